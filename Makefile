@@ -1,0 +1,78 @@
+# Everything a developer types. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: help demo test check lint types imports stubs contract-lint protos engines test-unit test-contract test-integration test-e2e \
+	requirements clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+# uv installs the pinned, hashed requirements in seconds; pip is the way to uv.
+.venv/bin/uv:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+.venv/.run: .venv/bin/uv requirements.txt pyproject.toml
+	@test -e .venv/.dev || $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+.venv/.dev: .venv/bin/uv requirements-dev.txt pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@ .venv/.run
+
+demo: .venv/.run ## See the whole system work: up, import, ask, down
+	@BIN=$(BIN) scripts/demo.sh
+
+test: .venv/.dev engines ## Every test, quick ones first, on the real engines
+	$(BIN)/python -m pytest tests/unit tests/contract tests/integration tests/e2e
+
+test-unit: .venv/.dev ## Tests that take milliseconds
+	$(BIN)/python -m pytest tests/unit
+
+test-contract: .venv/.dev engines ## One suite per port, on every adapter
+	$(BIN)/python -m pytest tests/contract
+
+test-integration: .venv/.dev engines ## Real processes, mutual TLS, real engines
+	$(BIN)/python -m pytest tests/integration
+
+test-e2e: .venv/.dev engines ## The command
+	$(BIN)/python -m pytest tests/e2e
+
+check: lint types imports stubs contract-lint ## ruff, mypy --strict, import rules, stubs up to date, buf lint
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.dev
+	$(BIN)/mypy
+
+imports: .venv/.dev
+	$(BIN)/lint-imports --no-logo
+
+stubs: .venv/.dev
+	BIN=$(BIN) scripts/protos.sh --check
+
+contract-lint: .venv/.dev
+	cd protos && ../$(BIN)/buf lint
+
+protos: .venv/.dev ## Regenerate the stubs beside the protos
+	BIN=$(BIN) scripts/protos.sh
+
+engines: ## Install the real engines for tests (cached outside the tree)
+	@scripts/engines.sh
+
+requirements: .venv/bin/uv ## Pin the dependencies anew (hashes, no index address)
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --upgrade \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o requirements-dev.txt
+
+clean: ## Remove the environment and the demo's data
+	rm -rf .venv .demo

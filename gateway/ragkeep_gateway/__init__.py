@@ -1,0 +1,1 @@
+"""Orchestrates the services: who asks, what they may see, import and answers."""

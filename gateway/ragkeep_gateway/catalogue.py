@@ -1,0 +1,68 @@
+"""The collections as the gateway knows them: read from the retriever, kept for two seconds, made from presets on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ragkeep.retriever.v1 import retriever_pb2
+from ragkeep.types.v1.types_pb2 import Collection, Scope
+from ragkeep_gateway.embedding import Embedding
+from ragkeep_gateway.presets import PRESETS
+from ragkeep_runtime.channel import errors_of
+from ragkeep_runtime.errors import CollectionUnknown
+
+if TYPE_CHECKING:
+    from ragkeep.retriever.v1.retriever_pb2_grpc import RetrieverServiceAsyncStub
+
+_FRESH_S = 2.0
+
+
+class Catalogue:
+    """Knows collections."""
+
+    def __init__(self, retriever: RetrieverServiceAsyncStub, embedding: Embedding) -> None:
+        self._retriever = retriever
+        self._embedding = embedding
+        self._kept: dict[str, tuple[float, Collection]] = {}
+        self._making = asyncio.Lock()
+
+    async def get(self, name: str) -> Collection:
+        """The collection's definition. Raises CollectionUnknown."""
+        now = asyncio.get_running_loop().time()
+        kept = self._kept.get(name)
+        if kept is not None and now - kept[0] < _FRESH_S:
+            return kept[1]
+        with errors_of("retriever"):
+            response = await self._retriever.GetCollection(retriever_pb2.GetCollectionRequest(name=name))
+        # A client must not be able to fill the memory: only names that exist get here, and their number is small.
+        self._kept[name] = (now, response.collection)
+        return response.collection
+
+    async def get_or_make(self, name: str) -> Collection:
+        """As `get`, and where it is a preset that is not there yet, it is made."""
+        try:
+            return await self.get(name)
+        except CollectionUnknown:
+            if name not in PRESETS:
+                raise
+        async with self._making:
+            definition = PRESETS[name]()
+            definition.space.CopyFrom(await self._embedding.space())
+            with errors_of("retriever"):
+                response = await self._retriever.CreateCollection(
+                    retriever_pb2.CreateCollectionRequest(collection=definition),
+                )
+        self.forget(name)
+        return response.collection
+
+    def forget(self, name: str) -> None:
+        """The next `get` asks the retriever."""
+        self._kept.pop(name, None)
+
+    async def all(self, tenant: str) -> list[retriever_pb2.CollectionSummary]:
+        """All collections with the number of the tenant's documents."""
+        request = retriever_pb2.ListCollectionsRequest(scope=Scope(tenant=tenant, every_document=True))
+        with errors_of("retriever"):
+            response = await self._retriever.ListCollections(request)
+        return list(response.collections)

@@ -1,0 +1,107 @@
+"""One document before it is stored: checked against its collection, rendered, and given its version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import string
+from dataclasses import dataclass
+from typing import Any
+
+from ragkeep.types.v1.types_pb2 import Collection, Document, FieldType, Value
+from ragkeep_runtime.errors import DocumentRejected
+
+MAX_DOCUMENT_BYTES = 1024 * 1024
+_KINDS = {
+    FieldType.FIELD_TYPE_TEXT: "text",
+    FieldType.FIELD_TYPE_KEYWORD: "keyword",
+    FieldType.FIELD_TYPE_NUMBER: "number",
+    FieldType.FIELD_TYPE_BOOLEAN: "boolean",
+    FieldType.FIELD_TYPE_TIMESTAMP: "timestamp",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A document that may be stored."""
+
+    position: int  # in the request
+    document: Document
+    version: bytes  # SHA-256 of all that its passages are made from
+    content: str  # what is indexed
+
+
+def prepare(position: int, document: Document, collection: Collection) -> Prepared:
+    """The document, checked and rendered. Raises DocumentRejected with the reason."""
+    _check_id(document.id)
+    if document.ByteSize() > MAX_DOCUMENT_BYTES:
+        raise DocumentRejected("DOCUMENT_TOO_LARGE", f"The document is larger than {MAX_DOCUMENT_BYTES} bytes.")
+    if any(group == "*" or not group or len(group) > 128 for group in document.groups) or len(document.groups) > 256:
+        raise DocumentRejected("INVALID_REQUEST", "Groups are up to 256 names of 1 to 128 characters; * is reserved.")
+    known = {field.name: field for field in collection.fields}
+    for name, value in document.fields.items():
+        if name not in known:
+            raise DocumentRejected(
+                "FIELD_UNKNOWN", f"The collection {collection.name} has no field {name}; it has {', '.join(known)}."
+            )
+        _check_value(name, value, known[name].type)
+    for field in collection.fields:
+        if field.required and _is_empty(document.fields.get(field.name)):
+            raise DocumentRejected("FIELD_MISSING", f"The field {field.name} is missing or empty.")
+    content = render(collection.content_template, document)
+    if not content.strip():
+        raise DocumentRejected("FIELD_MISSING", "There is no text to index: every field of the content template is empty.")
+    return Prepared(position, document, version(document, collection), content)
+
+
+def _check_id(document_id: str) -> None:
+    if not 0 < len(document_id) <= 256 or not document_id.isprintable() or document_id != document_id.strip():
+        raise DocumentRejected(
+            "DOCUMENT_ID_INVALID", "A document's id is 1 to 256 printable characters without blanks around it."
+        )
+
+
+def _check_value(name: str, value: Value, expected: FieldType.ValueType) -> None:
+    kind = value.WhichOneof("kind")
+    wanted = _KINDS[expected]
+    if kind != wanted:
+        raise DocumentRejected("FIELD_TYPE_WRONG", f"The field {name} must be a {wanted}, and it is {kind or 'nothing'}.")
+    if kind == "number" and not math.isfinite(value.number):
+        raise DocumentRejected("FIELD_TYPE_WRONG", f"The field {name} must be a finite number.")
+    if kind in ("text", "keyword") and "\0" in getattr(value, kind):
+        raise DocumentRejected("TEXT_INVALID", f"The field {name} holds a NUL character.")
+    if kind == "timestamp" and not 0 <= value.timestamp.nanos < 1_000_000_000:
+        raise DocumentRejected("FIELD_TYPE_WRONG", f"The field {name} is not a valid timestamp.")
+
+
+def _is_empty(value: Value | None) -> bool:
+    return value is None or (value.WhichOneof("kind") in ("text", "keyword") and not (value.text or value.keyword).strip())
+
+
+def plain(value: Value) -> Any:
+    """The value as Python and JSON know it; a timestamp as its ISO text."""
+    kind = value.WhichOneof("kind")
+    if kind == "timestamp":
+        return value.timestamp.ToJsonString()
+    return getattr(value, kind) if kind else None
+
+
+def render(template: str, document: Document) -> str:
+    """The template with each {field} replaced by the field's value; absent ones are empty."""
+    values = {name: str(plain(value)) for name, value in document.fields.items()}
+    parts = string.Formatter().parse(template)
+    return "".join(literal + (values.get(name, "") if name else "") for literal, name, _, _ in parts)
+
+
+def version(document: Document, collection: Collection) -> bytes:
+    """SHA-256 of canonical JSON of all that the passages are made from: any change of it makes the document new."""
+    made_from = {
+        "fields": {name: [value.WhichOneof("kind"), plain(value)] for name, value in document.fields.items()},
+        "groups": sorted(set(document.groups)),
+        "template": collection.content_template,
+        "chunking": [collection.chunking.cjk_characters, collection.chunking.latin_characters],
+        "space": [collection.space.model, collection.space.digest, collection.space.dimension],
+    }
+    canonical = json.dumps(made_from, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).digest()

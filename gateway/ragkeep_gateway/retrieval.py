@@ -1,0 +1,98 @@
+"""From a question to numbered sources: embed where the mode needs it, then search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ragkeep.gateway.v1 import gateway_pb2
+from ragkeep.retriever.v1 import retriever_pb2
+from ragkeep.types.v1.types_pb2 import EmbeddingSpace, Filter, Passage, Scope
+from ragkeep_gateway.catalogue import Catalogue
+from ragkeep_gateway.documents import plain
+from ragkeep_gateway.embedding import Embedding
+from ragkeep_runtime.channel import errors_of
+from ragkeep_runtime.errors import InvalidRequest, LimitOutOfRange, QuestionEmpty, QuestionTooLong
+
+if TYPE_CHECKING:
+    from ragkeep.retriever.v1.retriever_pb2_grpc import RetrieverServiceAsyncStub
+
+MAX_QUESTION, MAX_LIMIT = 8000, 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller wants found; None is the default."""
+
+    collection: str
+    text: str
+    field: str  # the request's field that holds the text, for errors
+    filter: Filter | None
+    limit: int | None
+    mode: gateway_pb2.SearchMode.ValueType
+    alpha: float | None = None
+    minimum_cosine: float | None = None
+
+
+class Retrieval:
+    """Finds sources for one tenant."""
+
+    def __init__(
+        self, catalogue: Catalogue, embedding: Embedding, retriever: RetrieverServiceAsyncStub, default_limit: int
+    ) -> None:
+        self._catalogue = catalogue
+        self._embedding = embedding
+        self._retriever = retriever
+        self._default_limit = default_limit
+
+    def check(self, wanted: Wanted) -> None:
+        """Raises QuestionEmpty, QuestionTooLong, LimitOutOfRange or InvalidRequest; asks nobody."""
+        if not wanted.text.strip():
+            raise QuestionEmpty("The question is empty.", field=wanted.field)
+        if len(wanted.text) > MAX_QUESTION:
+            raise QuestionTooLong(
+                f"The question has {len(wanted.text)} characters; at most {MAX_QUESTION} are taken.", field=wanted.field
+            )
+        if "\0" in wanted.text:
+            raise InvalidRequest("The question holds a NUL character.", field=wanted.field)
+        if wanted.limit is not None and not 1 <= wanted.limit <= MAX_LIMIT:
+            raise LimitOutOfRange(f"The limit is {wanted.limit}; it must be 1 to {MAX_LIMIT}.", field="limit")
+        if wanted.alpha is not None and not 0 <= wanted.alpha <= 1:
+            raise InvalidRequest("alpha must be 0 to 1.", field="alpha")
+        if wanted.minimum_cosine is not None and not -1 <= wanted.minimum_cosine <= 1:
+            raise InvalidRequest("minimum_cosine must be -1 to 1.", field="minimum_cosine")
+
+    async def sources(self, tenant: str, wanted: Wanted) -> list[gateway_pb2.Source]:
+        """Numbered sources, best first."""
+        self.check(wanted)
+        collection = await self._catalogue.get(wanted.collection)
+        request = retriever_pb2.SearchRequest(
+            scope=Scope(tenant=tenant, every_document=True),
+            collection=collection.name,
+            filter=wanted.filter,
+            limit=self._default_limit if wanted.limit is None else wanted.limit,
+            minimum_cosine=wanted.minimum_cosine,
+        )
+        keyword = retriever_pb2.KeywordQuery(text=wanted.text)
+        if wanted.mode == gateway_pb2.SEARCH_MODE_KEYWORD:
+            request.keyword.CopyFrom(keyword)
+        else:
+            space = EmbeddingSpace(
+                model=collection.space.model, digest=collection.space.digest, dimension=collection.space.dimension
+            )
+            vector = retriever_pb2.VectorQuery(space=space, vector=await self._embedding.question(wanted.text, collection))
+            if wanted.mode == gateway_pb2.SEARCH_MODE_VECTOR:
+                request.vector.CopyFrom(vector)
+            else:
+                request.hybrid.CopyFrom(retriever_pb2.HybridQuery(vector=vector, keyword=keyword, alpha=wanted.alpha))
+        with errors_of("retriever"):
+            response = await self._retriever.Search(request)
+        return [
+            gateway_pb2.Source(number=number, title=_title(passage, collection.title_field), passage=passage)
+            for number, passage in enumerate(response.passages, 1)
+        ]
+
+
+def _title(passage: Passage, field: str) -> str:
+    fields = passage.fields
+    return str(plain(fields[field])) if field and field in fields else ""

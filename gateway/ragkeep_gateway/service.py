@@ -1,0 +1,121 @@
+"""RagService: requests ↔ the gateway's work, a screen per method. The tenant comes from the admitted call alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from ragkeep.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from ragkeep.generator.v1 import generator_pb2
+from ragkeep_gateway.catalogue import Catalogue
+from ragkeep_gateway.importing import Importer
+from ragkeep_gateway.presets import SERVICE_TICKETS
+from ragkeep_gateway.retrieval import Retrieval, Wanted
+from ragkeep_runtime.call import call
+from ragkeep_runtime.channel import stream
+from ragkeep_runtime.errors import InvalidRequest, RequestTooLarge
+from ragkeep_runtime.gate import Gate
+
+if TYPE_CHECKING:
+    from ragkeep.generator.v1.generator_pb2_grpc import GeneratorServiceAsyncStub
+
+MAX_DOCUMENTS, MAX_BYTES = 100, 4 * 1024 * 1024
+
+
+class RagService(gateway_pb2_grpc.RagServiceServicer):
+    """What callers see."""
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        retrieval: Retrieval,
+        importer: Importer,
+        generator: GeneratorServiceAsyncStub,
+        import_gate: Gate,
+        ask_gate: Gate,
+    ) -> None:
+        self._catalogue = catalogue
+        self._retrieval = retrieval
+        self._importer = importer
+        self._generator = generator
+        self._import_gate = import_gate
+        self._ask_gate = ask_gate
+
+    async def Ask(self, request: gateway_pb2.AskRequest, context: Any) -> AsyncGenerator[gateway_pb2.AskResponse]:
+        """Retrieve, then generate; see the contract for the order of events."""
+        async with self._ask_gate:
+            sequence = 0
+            async with aclosing(self._events(request)) as events:
+                async for event in events:
+                    sequence += 1
+                    event.sequence = sequence
+                    yield event
+
+    async def _events(self, request: gateway_pb2.AskRequest) -> AsyncGenerator[gateway_pb2.AskResponse]:
+        wanted = Wanted(
+            collection=request.collection or SERVICE_TICKETS,
+            text=request.question,
+            field="question",
+            filter=request.filter if request.HasField("filter") else None,
+            limit=request.limit if request.HasField("limit") else None,
+            mode=request.mode,
+        )
+        self._retrieval.check(wanted)
+        yield gateway_pb2.AskResponse(status=gateway_pb2.Status(stage=gateway_pb2.STAGE_RETRIEVING))
+        sources = await self._retrieval.sources(call().tenant, wanted)
+        yield gateway_pb2.AskResponse(sources=gateway_pb2.Sources(sources=sources))
+        yield gateway_pb2.AskResponse(status=gateway_pb2.Status(stage=gateway_pb2.STAGE_GENERATING))
+        generate = generator_pb2.GenerateRequest(
+            question=request.question,
+            passages=[
+                generator_pb2.NumberedPassage(number=source.number, title=source.title, text=source.passage.text)
+                for source in sources
+            ],
+            options=request.options,
+        )
+        async with aclosing(stream(self._generator.Generate(generate), "generator")) as events:
+            async for event in events:
+                kind = event.WhichOneof("event")
+                if kind:
+                    yield gateway_pb2.AskResponse(**{kind: getattr(event, kind)})
+
+    async def Search(self, request: gateway_pb2.SearchRequest, context: Any) -> gateway_pb2.SearchResponse:
+        """Numbered sources, best first."""
+        wanted = Wanted(
+            collection=request.collection or SERVICE_TICKETS,
+            text=request.query,
+            field="query",
+            filter=request.filter if request.HasField("filter") else None,
+            limit=request.limit if request.HasField("limit") else None,
+            mode=request.mode,
+            alpha=request.alpha if request.HasField("alpha") else None,
+            minimum_cosine=request.minimum_cosine if request.HasField("minimum_cosine") else None,
+        )
+        async with self._ask_gate:
+            return gateway_pb2.SearchResponse(sources=await self._retrieval.sources(call().tenant, wanted))
+
+    async def ImportDocuments(
+        self, request: gateway_pb2.ImportDocumentsRequest, context: Any
+    ) -> gateway_pb2.ImportDocumentsResponse:
+        """An outcome for each document."""
+        if not request.documents:
+            raise InvalidRequest("There is no document in the request.", field="documents")
+        if len(request.documents) > MAX_DOCUMENTS or request.ByteSize() > MAX_BYTES:
+            raise RequestTooLarge(
+                f"A request holds at most {MAX_DOCUMENTS} documents and {MAX_BYTES} bytes.", field="documents"
+            )
+        name = request.collection or SERVICE_TICKETS
+        async with self._import_gate:
+            outcomes = await self._importer.run(call().tenant, name, request.documents)
+        return gateway_pb2.ImportDocumentsResponse(outcomes=outcomes)
+
+    async def ListCollections(
+        self, request: gateway_pb2.ListCollectionsRequest, context: Any
+    ) -> gateway_pb2.ListCollectionsResponse:
+        """The collections, with the number of the tenant's documents."""
+        found = await self._catalogue.all(call().tenant)
+        return gateway_pb2.ListCollectionsResponse(
+            collections=[gateway_pb2.CollectionSummary(collection=item.collection, documents=item.documents) for item in found]
+        )

@@ -1,0 +1,1 @@
+"""What every ragkeep process shares: settings, identity, access, errors, deadlines, telemetry, logs, servers and channels."""

@@ -1,0 +1,229 @@
+"""The port: what a store of passages must do, in domain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+
+# A field's value. Timestamps are aware datetimes in UTC.
+FieldValue = str | float | bool | datetime
+
+
+class FieldType(Enum):
+    """The type of a field's values."""
+
+    TEXT = "text"
+    KEYWORD = "keyword"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    TIMESTAMP = "timestamp"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a collection's documents."""
+
+    name: str  # [a-z][a-z0-9_]{0,62}
+    type: FieldType
+    filterable: bool = False
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSpace:
+    """Which model made a collection's vectors."""
+
+    model: str
+    digest: str
+    dimension: int
+    probes: bytes = b""  # packed little-endian float32 of three probe texts; empty beside ordinary vectors
+
+    def same_as(self, other: EmbeddingSpace) -> bool:
+        """Equal but for the probes (whether other digests agree by probes is for the gateway to find out)."""
+        return (self.model, self.digest, self.dimension) == (other.model, other.digest, other.dimension)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorIndex:
+    """HNSW's parameters; a store without HNSW keeps them and searches exactly."""
+
+    ef: int = 200
+    ef_construction: int = 256
+    max_connections: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """An installation-wide schema."""
+
+    name: str  # [a-z][a-z0-9_-]{0,62}
+    fields: tuple[Field, ...]
+    content_template: str
+    space: EmbeddingSpace
+    cjk_characters: int = 350
+    latin_characters: int = 1000
+    vector_index: VectorIndex = VectorIndex()
+    title_field: str = ""
+    revision: int = 0  # set by the store: 1 when made
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """For whom: a tenant, and which of its documents are seen."""
+
+    tenant: str  # 1 to 128 characters, as an identity provider writes it
+    groups: frozenset[str] | None  # None: every document; empty: only what is open to the tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a document's text with its vector."""
+
+    text: str
+    vector: Sequence[float]  # unit length
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document with its chunks."""
+
+    id: str
+    version: bytes  # 32 bytes
+    fields: Mapping[str, FieldValue]
+    groups: tuple[str, ...]  # empty: open to the tenant
+    chunks: Sequence[Chunk]
+
+
+class Put(Enum):
+    """What became of a document that was put."""
+
+    CREATED = "created"
+    UNCHANGED = "unchanged"
+    UPDATED = "updated"
+
+
+# Filters: a small tree. The service has checked names and types before a store sees one.
+@dataclass(frozen=True, slots=True)
+class Equals:
+    """The field has one of these values (one value: equality)."""
+
+    field: str
+    values: tuple[FieldValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InRange:
+    """at_least ≤ field < less_than; None: no bound on that side. Number and timestamp fields only."""
+
+    field: str
+    at_least: FieldValue | None
+    less_than: FieldValue | None
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """All hold."""
+
+    filters: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """At least one holds."""
+
+    filters: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """It does not hold. A document without the field satisfies it."""
+
+    filter: Filter
+
+
+Filter = Equals | InRange | AllOf | AnyOf | Not
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to search for. `vector` alone: by meaning; `text` alone: by words; both: hybrid."""
+
+    text: str | None = None  # the question; the store makes tokens of it with `analyzer`
+    vector: Sequence[float] | None = None  # unit length
+    alpha: float = 0.6  # weight of the vector half in hybrid
+    filter: Filter | None = None
+    limit: int = 5
+    minimum_cosine: float | None = None  # cuts the vector half only
+    passages_per_document: int = 0  # 0: any number
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that was found. A score that is None: that half did not find it."""
+
+    document_id: str
+    version: bytes
+    chunk: int
+    text: str
+    fields: Mapping[str, FieldValue]
+    cosine: float | None
+    bm25: float | None
+    fused: float | None  # hybrid only, 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Hits, best first, and what the scores tell of them."""
+
+    hits: list[Hit]
+    coverage: float  # share of the question's distinct tokens found together in the best of the hits, 0 to 1 (idf-weighted where known)
+    best_cosine: float | None
+
+
+class PassageStore(Protocol):
+    """Documents in, passages out. Every error is one of `ragkeep_runtime.errors`.
+
+    A document appears whole or not at all, in place of its older version. What `put` has returned survives `kill -9` of
+    any process and is found afterwards, by vector and by keyword. All methods may run concurrently.
+    """
+
+    async def create_collection(self, collection: Collection) -> Collection:
+        """Makes it with revision 1; returns the stored one if it exists with the same definition (revision aside).
+
+        Raises CollectionExists where the definition differs.
+        """
+        ...
+
+    async def collection(self, name: str) -> Collection:
+        """The collection's definition. Raises CollectionUnknown, AnalyzerMismatch."""
+        ...
+
+    async def collections(self, tenant: str) -> list[tuple[Collection, int]]:
+        """All collections by name, each with the number of the tenant's documents in it."""
+        ...
+
+    async def versions(self, tenant: str, collection: str, document_ids: Sequence[str]) -> dict[str, bytes]:
+        """The versions of those documents that are there, whole. Raises CollectionUnknown."""
+        ...
+
+    async def put(self, tenant: str, collection: Collection, documents: Sequence[StoredDocument]) -> list[Put]:
+        """Stores documents (each id once), in order; one whose version is there already is left alone.
+
+        Raises CollectionChanged (stored revision differs from `collection.revision`), StorageFull.
+        """
+        ...
+
+    async def search(self, scope: Scope, collection: Collection, query: Query) -> Found:
+        """Finds passages. An unknown tenant has none."""
+        ...
+
+    async def ready(self) -> None:
+        """Raises EngineUnreachable where the engine does not answer."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go of files and connections."""
+        ...
