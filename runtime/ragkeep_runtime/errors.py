@@ -179,7 +179,7 @@ OUTCOME_REASONS = frozenset(
         "ROW_INVALID",
     }
 )
-REASONS = frozenset(name.removeprefix("REASON_") for name in errors_pb2.Reason.keys())  # noqa: SIM118 - not a dict - {"UNSPECIFIED"}
+REASONS = frozenset(name.removeprefix("REASON_") for name, number in errors_pb2.Reason.items() if number)
 
 
 def _capped(text: str) -> str:

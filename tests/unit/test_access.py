@@ -17,7 +17,10 @@ EMBED = "/ragkeep.embedder.v1.EmbedderService/Embed"
 
 
 def _table(**callers: Grant) -> AccessTable:
-    services = [gateway_pb2.DESCRIPTOR.services_by_name["RagService"], embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"]]
+    services = [
+        gateway_pb2.DESCRIPTOR.services_by_name["RagService"],
+        embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"],
+    ]
     return AccessTable(rules_of(services), Policy({f"caller/x/{name}": grant for name, grant in callers.items()}))
 
 

@@ -10,7 +10,20 @@ from ragkeep_gateway.chunking import Sizes, chunks
 
 SIZES = Sizes(50, 140)
 PIECES = st.lists(
-    st.sampled_from(["打印机脱机。", "怎么办？", "Reset the router. ", "It is at 10.2.3.4, port 8443.", "\n", "，", " ", "啊" * 120, "x" * 400, "😀"])
+    st.sampled_from(
+        [
+            "打印机脱机。",
+            "怎么办？",
+            "Reset the router. ",
+            "It is at 10.2.3.4, port 8443.",
+            "\n",
+            "，",
+            " ",
+            "啊" * 120,
+            "x" * 400,
+            "😀",
+        ]
+    )
 )
 
 

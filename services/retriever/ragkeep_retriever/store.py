@@ -179,7 +179,8 @@ class Found:
     """Hits, best first, and what the scores tell of them."""
 
     hits: list[Hit]
-    coverage: float  # share of the question's distinct tokens found together in the best of the hits, 0 to 1 (idf-weighted where known)
+    # Share of the question's distinct tokens found together in the best of the hits, 0 to 1 (idf-weighted where known).
+    coverage: float
     best_cosine: float | None
 
 
