@@ -1,0 +1,25 @@
+"""Every setting of the embedder."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ragkeep_runtime.settings import ProcessSettings
+
+
+class Settings(ProcessSettings):
+    """Read once, in `main.py`, from RAGKEEP_* environment variables."""
+
+    listen: str = Field("127.0.0.1:50062", description="Address of the gRPC server (mutual TLS), host:port.")
+    health_listen: str = Field("127.0.0.1:9162", description="Address of the plain HTTP health port, host:port.")
+    engine: Literal["ollama", "e5"] = Field("ollama", description="ollama, or e5: a small multilingual model in this process.")
+    ollama_url: str = Field("http://127.0.0.1:11434", description="Where Ollama listens; loopback in the same pod.")
+    model: str = Field("nomic-embed-text", description="The embedding model, as Ollama names it.")
+    query_prefix: str | None = Field(None, description="What goes before a question. Default: as the model's family wants it.")
+    document_prefix: str | None = Field(None, description="What goes before a passage; as above.")
+    keep_alive: str = Field("-1", description="How long Ollama keeps the model loaded; -1: for ever, 5m: five minutes.")
+    concurrent: int = Field(4, ge=1, le=256, description="Requests that the engine works on at once.")
+    waiting: int = Field(64, ge=0, le=4096, description="Requests that wait for it; more are refused at once.")
+    document_threads: int = Field(2, ge=1, le=64, description="e5: threads for passages; questions have one of their own.")
