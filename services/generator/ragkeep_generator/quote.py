@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 
 from ragkeep_generator.language import NOT_FOUND, language_of
 from ragkeep_generator.language_model import Delta, End, Finish, ModelInfo, Passage, Question
@@ -19,27 +18,16 @@ _ASKING = re.compile(
 )
 _STOP = frozenset(
     (
-        "a about after all also an and any anyone are as at be been but by can cannot could did do does for from get had has have "
-        "how i if in into is it its just me my no not of on one or our out should since so some still than that the their them "
-        "then there they this to up us use want was we were what when where which while who why will with would you your"
+        "a about after all also an and any anyone are as at be been but by can cannot could did do does for from get had has "
+        "have how i if in into is it its just me my no not of on one or our out should since so some still than that the their "
+        "them then there they this to up us use want was we were what when where which while who why will with would you your"
     ).split()
 )
-MAX_SENTENCES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    passage: Passage
-    sentences: list[str]
-    weights: list[float]
-    share: float  # of the question's terms, by weight, that the passage holds
+MAX_SENTENCES = 6
 
 
 class Quote:
     """Answers with the passages' own words."""
-
-    # Share of the question's terms, rare ones counting more, that the best passage must hold.
-    evidence = 0.3
 
     async def model(self) -> ModelInfo:
         """Always there."""
@@ -62,35 +50,33 @@ class Quote:
         yield End(Finish.STOP, quoted=True, used=used)
 
     def _choose(self, question: str, passages: Sequence[Passage]) -> list[tuple[str, int]]:
+        """Sentences of the best passage from the one that fits the question best onwards; none where nothing fits."""
         terms = _terms(_ASKING.sub(" ", question)) or _terms(question)
-        if not terms or not passages:
+        held = [_terms(f"{passage.title}\n{passage.text}") for passage in passages]
+        # In one language a passage that shares no term with the question cannot answer it. Across languages none is
+        # shared anyway, and what the retriever found by meaning is trusted.
+        fitting = [
+            passage
+            for passage, its in zip(passages, held, strict=True)
+            if terms & its or language_of(passage.text) is not language_of(question)
+        ]
+        if not fitting:
             return []
-        weights = _rarity(terms, [_terms(f"{passage.title}\n{passage.text}") for passage in passages])
-        scored = [_score(passage, weights) for passage in passages]
-        best = max(scored, key=lambda item: item.share)
-        if best.share < self.evidence:
-            return []
-        # What follows the sentence that matches is what helps (in a ticket, the solution), so quote from there on.
-        sentences = [s for s in best.sentences if s != best.passage.title]
-        if not sentences:
-            return [(best.passage.title, best.passage.number)]
-        values = [_weight_of(sentence, weights) for sentence in sentences]
-        start = max(range(len(sentences)), key=lambda i: (values[i], -i))
+        best = fitting[0]
+        sentences = _sentences(best)
+        rarity = _rarity(terms, held)
+        values = [sum(rarity[term] for term in terms & _terms(sentence)) for sentence in sentences]
+        # What follows the sentence that fits is what helps (in a ticket, the solution), so quote from there on.
+        start = max(range(len(sentences)), key=lambda at: (values[at], -at))
         start = max(0, min(start, len(sentences) - MAX_SENTENCES))
-        return [(sentence, best.passage.number) for sentence in sentences[start : start + MAX_SENTENCES]]
+        return [(sentence, best.number) for sentence in sentences[start : start + MAX_SENTENCES]]
 
 
-def _score(passage: Passage, weights: dict[str, float]) -> _Scored:
-    sentences = [s for match in _SENTENCE.finditer(passage.text) if (s := match[0].strip())]
-    held = _terms(f"{passage.title}\n{passage.text}")
-    total = sum(weights.values())
-    share = sum(weight for term, weight in weights.items() if term in held) / total
-    return _Scored(passage, sentences, [_weight_of(sentence, weights) for sentence in sentences], share)
-
-
-def _weight_of(sentence: str, weights: dict[str, float]) -> float:
-    held = _terms(sentence)
-    return sum(weight for term, weight in weights.items() if term in held)
+def _sentences(passage: Passage) -> list[str]:
+    """The passage's sentences. The title, and lines without an end (labels), only where there is nothing else."""
+    lines = [text for match in _SENTENCE.finditer(passage.text) if (text := match[0].strip())]
+    whole = [line for line in lines if line != passage.title and line[-1] in "。！？；!?.…”’」』）)]\"'"]
+    return whole or lines or [passage.title]
 
 
 def _rarity(terms: set[str], passages: list[set[str]]) -> dict[str, float]:

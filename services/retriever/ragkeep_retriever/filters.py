@@ -1,0 +1,73 @@
+"""A filter message to the port's tree, checked against the collection."""
+
+from __future__ import annotations
+
+from ragkeep.types.v1 import types_pb2 as pb
+from ragkeep_retriever.convert import kind_of, value_of
+from ragkeep_retriever.store import AllOf, AnyOf, Collection, Equals, FieldType, FieldValue, Filter, InRange, Not
+from ragkeep_runtime.errors import FilterFieldUnknown, FilterTypeWrong, InvalidRequest
+
+MAX_DEPTH, MAX_FILTERS, MAX_VALUES = 8, 100, 1000
+
+
+def filter_of(message: pb.Filter, collection: Collection, depth: int = 1) -> Filter:
+    """The filter. Raises FilterFieldUnknown, FilterTypeWrong or InvalidRequest."""
+    if depth > MAX_DEPTH:
+        raise InvalidRequest(f"A filter is at most {MAX_DEPTH} deep.", field="filter")
+    match message.WhichOneof("node"):
+        case "equals":
+            field = _field(message.equals.field, collection)
+            return Equals(message.equals.field, (_value(message.equals.value, message.equals.field, field),))
+        case "one_of":
+            values = message.one_of.values
+            if not 1 <= len(values) <= MAX_VALUES:
+                raise InvalidRequest(f"one_of holds 1 to {MAX_VALUES} values.", field="filter.one_of.values")
+            field = _field(message.one_of.field, collection)
+            return Equals(message.one_of.field, tuple(_value(value, message.one_of.field, field) for value in values))
+        case "range":
+            return _range(message.range, collection)
+        case "all_of":
+            return AllOf(_several(message.all_of, collection, depth))
+        case "any_of":
+            return AnyOf(_several(message.any_of, collection, depth))
+        case "none_of":
+            return Not(filter_of(message.none_of, collection, depth + 1))
+    raise InvalidRequest("A filter is empty.", field="filter")
+
+
+def _several(message: pb.Filters, collection: Collection, depth: int) -> tuple[Filter, ...]:
+    if not 1 <= len(message.filters) <= MAX_FILTERS:
+        raise InvalidRequest(f"all_of and any_of hold 1 to {MAX_FILTERS} filters.", field="filter")
+    return tuple(filter_of(one, collection, depth + 1) for one in message.filters)
+
+
+def _range(message: pb.Range, collection: Collection) -> Filter:
+    kind = _field(message.field, collection)
+    if kind not in (FieldType.NUMBER, FieldType.TIMESTAMP):
+        raise FilterTypeWrong(
+            f"The field {message.field} is a {kind.value}; ranges are for numbers and timestamps.", field="filter"
+        )
+    low = _value(message.at_least, message.field, kind) if message.HasField("at_least") else None
+    high = _value(message.less_than, message.field, kind) if message.HasField("less_than") else None
+    if low is None and high is None:
+        raise InvalidRequest("A range needs at_least, less_than, or both.", field="filter.range")
+    return InRange(message.field, low, high)
+
+
+def _field(name: str, collection: Collection) -> FieldType:
+    filterable = {field.name: field.type for field in collection.fields if field.filterable}
+    if name not in filterable:
+        offered = ", ".join(filterable) or "none"
+        raise FilterFieldUnknown(
+            f"The collection {collection.name} has no filterable field {name[:64]!r}; filterable are: {offered}.",
+            field="filter",
+        )
+    return filterable[name]
+
+
+def _value(message: pb.Value, name: str, wanted: FieldType) -> FieldValue:
+    got = kind_of(message)
+    if got is not wanted:
+        said = got.value if got else "nothing"
+        raise FilterTypeWrong(f"The field {name} is a {wanted.value}, and the filter's value is {said}.", field="filter")
+    return value_of(message)
