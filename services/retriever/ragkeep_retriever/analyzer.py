@@ -36,8 +36,9 @@ _QUESTION_PHRASES = re.compile(
 # Carry no meaning of their own: they don't count when judging how much of a question a passage covers.
 FUNCTION_WORDS = frozenset(
     (
-        "a an and are as at be by can could did do does for from had has have how i if in is it me my no not of on or our should so "
-        "that the their them there they this to up us was we were what when where which who whi will with would you your"
+        "a an and are as at be by can could did do does for from had has have how i if in is it me my no not of on or our "
+        "should so that the their them there they this to up us was we were what when where which who whi will with "
+        "would you your"
     ).split()
 )
 

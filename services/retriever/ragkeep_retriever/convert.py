@@ -131,11 +131,10 @@ def collection_of(message: pb.Collection) -> Collection:
 
 def _check_template(template: str, names: set[str]) -> None:
     try:
-        used = [
-            (name, spec, conversion) for _, name, spec, conversion in string.Formatter().parse(template) if name is not None
-        ]
+        parts = list(string.Formatter().parse(template))
     except ValueError as error:
         raise InvalidRequest(f"The content template is wrong: {error}.", field="collection.content_template") from None
+    used = [part[1:] for part in parts if part[1] is not None]
     if not used or any(name not in names or spec or conversion for name, spec, conversion in used):
         message = f"The content template holds {{field}} for fields of the collection only: {', '.join(sorted(names))}."
         raise InvalidRequest(message, field="collection.content_template")

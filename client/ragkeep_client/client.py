@@ -1,0 +1,152 @@
+"""The gateway's RPCs, typed: every call has a deadline, every failure is a `RagkeepError` with a stable reason."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
+from typing import Literal, Self
+
+from ragkeep.gateway.v1 import gateway_pb2
+from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
+from ragkeep.generator.v1 import generator_pb2
+from ragkeep.types.v1 import types_pb2
+from ragkeep_client.events import Collection, Event, Outcome, Source, collection_from, event_from, source_from
+from ragkeep_client.importer import Importer
+from ragkeep_client.values import Document, Filter, filter_message
+from ragkeep_runtime.channel import errors_of, open_channel
+from ragkeep_runtime.errors import InvalidRequest
+from ragkeep_runtime.tls import Identity
+
+Mode = Literal["hybrid", "vector", "keyword"]
+SERVICE_TICKETS = "service-tickets"
+_MODES = {
+    "hybrid": gateway_pb2.SEARCH_MODE_HYBRID,
+    "vector": gateway_pb2.SEARCH_MODE_VECTOR,
+    "keyword": gateway_pb2.SEARCH_MODE_KEYWORD,
+}
+
+
+class Client:
+    """A connection to a gateway, for one tenant. Use it as `async with Client(...) as client:`.
+
+    `target` is host:port or dns:///host:port; `tenant` may stay empty where the policy binds the caller to one alone.
+    Reads the identity's files when it is made: raises OSError or ssl.SSLError where they are missing or do not match.
+    """
+
+    def __init__(self, target: str, identity: Identity, *, tenant: str = "", trust_domain: str = "ragkeep.internal") -> None:
+        if not (tenant.isascii() and tenant.isprintable()):
+            raise InvalidRequest("A tenant's name travels in a header: it must be printable ASCII.", field="tenant")
+        self._channel = open_channel(target, "gateway", identity, trust_domain)
+        self._stub = RagServiceStub(self._channel)
+        self._metadata: tuple[tuple[str, str], ...] = (("ragkeep-tenant", tenant),) if tenant else ()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection; calls in flight are cancelled."""
+        await self._channel.close()
+
+    async def ask(
+        self,
+        question: str,
+        *,
+        collection: str = SERVICE_TICKETS,
+        limit: int | None = None,
+        mode: Mode = "hybrid",
+        filter: Filter | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        timeout_s: float = 120.0,
+    ) -> AsyncGenerator[Event]:
+        """Streams status, sources, status, delta ..., citations, usage, done. Leaving the loop cancels the call; to have
+        that at once wherever the iterator is kept, wrap it in `contextlib.aclosing`."""
+        with _writable():
+            request = gateway_pb2.AskRequest(
+                collection=collection,
+                question=question,
+                filter=None if filter is None else filter_message(filter),
+                limit=limit,
+                mode=_MODES[mode],
+                options=generator_pb2.Options(temperature=temperature, max_tokens=max_tokens, seed=seed, stop=stop),
+            )
+        call = self._stub.Ask(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            with errors_of("gateway"):
+                async for message in call:
+                    event = event_from(message)
+                    if event is not None:
+                        yield event
+        finally:
+            # Leaving `async for` alone would not end it, and the engine would go on.
+            call.cancel()
+
+    async def search(
+        self,
+        query: str,
+        *,
+        collection: str = SERVICE_TICKETS,
+        limit: int | None = None,
+        mode: Mode = "hybrid",
+        filter: Filter | None = None,
+        alpha: float | None = None,
+        minimum_cosine: float | None = None,
+        timeout_s: float = 10.0,
+    ) -> list[Source]:
+        """Passages, best first."""
+        with _writable():
+            request = gateway_pb2.SearchRequest(
+                collection=collection,
+                query=query,
+                filter=None if filter is None else filter_message(filter),
+                limit=limit,
+                mode=_MODES[mode],
+                alpha=alpha,
+                minimum_cosine=minimum_cosine,
+            )
+        with errors_of("gateway"):
+            response = await self._stub.Search(request, timeout=timeout_s, metadata=self._metadata)
+        return [source_from(source) for source in response.sources]
+
+    def import_documents(
+        self,
+        documents: Iterable[Document] | AsyncIterable[Document],
+        *,
+        collection: str = SERVICE_TICKETS,
+        in_flight: int = 3,
+        timeout_s: float = 120.0,
+    ) -> AsyncGenerator[Outcome]:
+        """Imports as many documents as there are, a few batches at a time, and yields an outcome for each as it is known.
+
+        Documents are read only as fast as they are taken in. An import that broke is resumed by running it again.
+        """
+
+        async def send(batch: Sequence[types_pb2.Document]) -> Sequence[types_pb2.Outcome]:
+            request = gateway_pb2.ImportDocumentsRequest(collection=collection, documents=batch)
+            with errors_of("gateway"):
+                response = await self._stub.ImportDocuments(request, timeout=timeout_s, metadata=self._metadata)
+            return response.outcomes
+
+        return Importer(send, in_flight=in_flight).run(documents)
+
+    async def list_collections(self, *, timeout_s: float = 10.0) -> list[Collection]:
+        """The collections by name, with the number of the tenant's documents."""
+        with errors_of("gateway"):
+            response = await self._stub.ListCollections(
+                gateway_pb2.ListCollectionsRequest(), timeout=timeout_s, metadata=self._metadata
+            )
+        return [collection_from(summary) for summary in response.collections]
+
+
+@contextlib.contextmanager
+def _writable() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        # protobuf refuses -1 for a uint32, and lone surrogates.
+        raise InvalidRequest(f"The request cannot be written: {error}") from None

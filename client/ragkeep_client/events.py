@@ -1,0 +1,190 @@
+"""What callers get back: sources, the events of an answer, outcomes of an import, collections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from ragkeep.gateway.v1 import gateway_pb2
+from ragkeep.generator.v1 import generator_pb2
+from ragkeep.types.v1 import types_pb2
+from ragkeep_client.values import FieldValue, plain_value
+
+Stage = Literal["retrieving", "generating", "other"]
+Finish = Literal["stop", "length", "no_evidence", "other"]
+Kind = Literal["created", "unchanged", "updated", "rejected", "other"]
+FieldType = Literal["text", "keyword", "number", "boolean", "timestamp", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How a passage was found; None: this half did not find it."""
+
+    cosine: float | None  # -1 to 1
+    bm25: float | None  # comparable only inside one result
+    fused: float | None  # 0 to 1, what a hybrid result is ordered by
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A passage that was found."""
+
+    number: int  # it is cited by, from 1
+    title: str  # the document's; may be empty
+    document_id: str
+    chunk: int  # position in the document, from 0
+    text: str  # what was indexed
+    fields: Mapping[str, FieldValue]  # the document's
+    scores: Scores
+    version: bytes  # the document's, SHA-256
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A stage begins."""
+
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the answer is made from, best first; before any delta. Empty where nothing fits the question."""
+
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of the answer; pieces joined are the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A mark like [2] in the answer that names a source."""
+
+    number: int  # the source's
+    start: int  # in code points of the whole answer
+    end: int  # exclusive
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer took; numbers of tokens are 0 where there is no model."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    context_tokens: int  # the window
+    used: tuple[int, ...]  # numbers of the sources that fitted into the window
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end of an answer."""
+
+    finish: Finish
+    model: str
+    quoted: bool  # sentences of the documents; no language model wrote it
+
+
+Event = Status | Sources | Delta | Citation | Usage | Done
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one document of an import."""
+
+    position: int  # among the documents given, from 0
+    document_id: str
+    kind: Kind
+    reason: str = ""  # for a rejected one: a name of errors.proto without its prefix
+    message: str = ""  # for a rejected one: a sentence that helps
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a collection's documents."""
+
+    name: str
+    type: FieldType
+    filterable: bool
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A collection and how much of it is the tenant's."""
+
+    name: str
+    fields: tuple[Field, ...]
+    documents: int  # of the tenant
+    embedding_model: str  # empty where none is kept yet
+
+
+def _name(enum: Any, number: int, prefix: str) -> str:
+    # A value that a newer server added has no name here.
+    name = enum.Name(number) if number and number in enum.values() else ""
+    return name.removeprefix(prefix).lower() or "other"
+
+
+def source_from(message: gateway_pb2.Source) -> Source:
+    """A source of the contract."""
+    passage, scores = message.passage, message.passage.scores
+    return Source(
+        number=message.number,
+        title=message.title,
+        document_id=passage.document_id,
+        chunk=passage.chunk,
+        text=passage.text,
+        fields={name: plain_value(value) for name, value in passage.fields.items()},
+        scores=Scores(
+            cosine=scores.cosine if scores.HasField("cosine") else None,
+            bm25=scores.bm25 if scores.HasField("bm25") else None,
+            fused=scores.fused if scores.HasField("fused") else None,
+        ),
+        version=passage.version,
+    )
+
+
+def outcome_from(message: types_pb2.Outcome, position: int) -> Outcome:
+    """An outcome of the contract, at its place among all documents."""
+    kind = cast(Kind, _name(types_pb2.OutcomeKind, message.kind, "OUTCOME_KIND_"))
+    return Outcome(position, message.document_id, kind, message.reason, message.message)
+
+
+def collection_from(message: gateway_pb2.CollectionSummary) -> Collection:
+    """A collection of the contract."""
+    fields = tuple(
+        Field(
+            one.name,
+            cast(FieldType, _name(types_pb2.FieldType, one.type, "FIELD_TYPE_")),
+            bool(one.filterable),
+            bool(one.required),
+        )
+        for one in message.collection.fields
+    )
+    return Collection(message.collection.name, fields, message.documents, message.collection.space.model)
+
+
+def _done(done: generator_pb2.Done) -> Done:
+    return Done(cast(Finish, _name(generator_pb2.Finish, done.finish, "FINISH_")), done.model, done.quoted)
+
+
+_EVENTS: dict[str, Callable[[gateway_pb2.AskResponse], Event]] = {
+    "status": lambda one: Status(cast(Stage, _name(gateway_pb2.Stage, one.status.stage, "STAGE_"))),
+    "sources": lambda one: Sources(tuple(source_from(source) for source in one.sources.sources)),
+    "delta": lambda one: Delta(one.delta.text),
+    "citation": lambda one: Citation(one.citation.number, one.citation.start, one.citation.end),
+    "usage": lambda one: Usage(
+        one.usage.prompt_tokens, one.usage.completion_tokens, one.usage.context_tokens, tuple(one.usage.used)
+    ),
+    "done": lambda one: _done(one.done),
+}
+
+
+def event_from(message: gateway_pb2.AskResponse) -> Event | None:
+    """An event of the contract; None for one that is not known, which is to be ignored."""
+    kind = message.WhichOneof("event")
+    return _EVENTS[kind](message) if kind in _EVENTS else None

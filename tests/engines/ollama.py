@@ -1,0 +1,50 @@
+"""The real Ollama, with the two small models that `make engines` made."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engines.process import CACHE, EngineProcess, binary
+
+CHAT_MODEL = "smollm2:135m"
+EMBEDDING_MODEL = "all-minilm:latest"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class OllamaProcess(EngineProcess):
+    """`ollama serve` on a free port."""
+
+    def __init__(self, folder: Path) -> None:
+        port = _free_port()
+        threads = str(max(1, (os.cpu_count() or 2) - 1))
+        env = {
+            "OLLAMA_HOST": f"127.0.0.1:{port}",
+            "OLLAMA_MODELS": str(CACHE / "models"),
+            "OLLAMA_NO_CLOUD": "1",
+            "OLLAMA_DEBUG": "1",
+            "OLLAMA_CONTEXT_LENGTH": "2048",
+            "OMP_NUM_THREADS": threads,
+        }
+        command = [str(binary("ollama")), "serve"]
+        super().__init__(command, env, f"http://127.0.0.1:{port}", "/api/version", folder / "ollama.log")
+
+
+@pytest.fixture(scope="session")
+def ollama_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaProcess]:
+    """One Ollama for the whole run."""
+    server = OllamaProcess(tmp_path_factory.mktemp("ollama"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
