@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
 from typing import Literal, Self
 
+import grpc
+
 from ragkeep.gateway.v1 import gateway_pb2
 from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
 from ragkeep.generator.v1 import generator_pb2
@@ -13,8 +15,9 @@ from ragkeep.types.v1 import types_pb2
 from ragkeep_client.events import Collection, Event, Outcome, Source, collection_from, event_from, source_from
 from ragkeep_client.importer import Importer
 from ragkeep_client.values import Document, Filter, filter_message
-from ragkeep_runtime.channel import errors_of, open_channel
-from ragkeep_runtime.errors import InvalidRequest
+from ragkeep_runtime.channel import open_channel
+from ragkeep_runtime.edge import has_reason
+from ragkeep_runtime.errors import DeadlineExceeded, InvalidRequest, NotReady, from_rpc_error
 from ragkeep_runtime.tls import Identity
 
 Mode = Literal["hybrid", "vector", "keyword"]
@@ -36,6 +39,7 @@ class Client:
     def __init__(self, target: str, identity: Identity, *, tenant: str = "", trust_domain: str = "ragkeep.internal") -> None:
         if not (tenant.isascii() and tenant.isprintable()):
             raise InvalidRequest("A tenant's name travels in a header: it must be printable ASCII.", field="tenant")
+        self._target = target
         self._channel = open_channel(target, "gateway", identity, trust_domain)
         self._stub = RagServiceStub(self._channel)
         self._metadata: tuple[tuple[str, str], ...] = (("ragkeep-tenant", tenant),) if tenant else ()
@@ -49,6 +53,19 @@ class Client:
     async def close(self) -> None:
         """Closes the connection; calls in flight are cancelled."""
         await self._channel.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            found = from_rpc_error(error)
+            if not has_reason(error) and type(found) is NotReady:
+                cause = "TLS" if "handshake" in found.message.lower() else "connection"
+                found = NotReady(f"The gateway cannot be reached at {self._target} ({cause}).", metadata={"unreachable": cause})
+            elif not has_reason(error) and type(found) is DeadlineExceeded:
+                found = DeadlineExceeded(f"The gateway at {self._target} did not answer in time.")
+            raise found from error
 
     async def ask(
         self,
@@ -77,7 +94,7 @@ class Client:
             )
         call = self._stub.Ask(request, timeout=timeout_s, metadata=self._metadata)
         try:
-            with errors_of("gateway"):
+            with self._errors():
                 async for message in call:
                     event = event_from(message)
                     if event is not None:
@@ -109,7 +126,7 @@ class Client:
                 alpha=alpha,
                 minimum_cosine=minimum_cosine,
             )
-        with errors_of("gateway"):
+        with self._errors():
             response = await self._stub.Search(request, timeout=timeout_s, metadata=self._metadata)
         return [source_from(source) for source in response.sources]
 
@@ -128,7 +145,7 @@ class Client:
 
         async def send(batch: Sequence[types_pb2.Document]) -> Sequence[types_pb2.Outcome]:
             request = gateway_pb2.ImportDocumentsRequest(collection=collection, documents=batch)
-            with errors_of("gateway"):
+            with self._errors():
                 response = await self._stub.ImportDocuments(request, timeout=timeout_s, metadata=self._metadata)
             return response.outcomes
 
@@ -136,7 +153,7 @@ class Client:
 
     async def list_collections(self, *, timeout_s: float = 10.0) -> list[Collection]:
         """The collections by name, with the number of the tenant's documents."""
-        with errors_of("gateway"):
+        with self._errors():
             response = await self._stub.ListCollections(
                 gateway_pb2.ListCollectionsRequest(), timeout=timeout_s, metadata=self._metadata
             )

@@ -88,7 +88,7 @@ class Edge(grpc.aio.ServerInterceptor):
 
     @contextlib.asynccontextmanager
     async def _edge(self, method: str, metadata: dict[str, str], context: Any) -> AsyncIterator[None]:
-        counted = not self._table.admits_everybody_known(method)
+        counted = not self._table.admits_every_peer(method)
         request_id = _request_id(metadata)
         loop = asyncio.get_running_loop()
         began, outcome = loop.time(), "OK"

@@ -162,15 +162,15 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that was found. A score that is None: that half did not find it."""
+    """A passage that was found."""
 
     document_id: str
     version: bytes
     chunk: int
     text: str
     fields: Mapping[str, FieldValue]
-    cosine: float | None
-    bm25: float | None
+    cosine: float | None  # None: no vector was searched for
+    bm25: float | None  # None: the keyword half did not find it
     fused: float | None  # hybrid only, 0 to 1
 
 

@@ -345,7 +345,7 @@ Global___Document: _TypeAlias = Document  # noqa: Y015
 
 @_typing.final
 class Scores(_message.Message):
-    """How a passage was found. A score that is absent means that this half did not find the passage."""
+    """How a passage was found. An absent bm25 means that the keyword half did not find it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -353,7 +353,7 @@ class Scores(_message.Message):
     BM25_FIELD_NUMBER: _builtins.int
     FUSED_FIELD_NUMBER: _builtins.int
     cosine: _builtins.float
-    """Cosine of the question's and the passage's vectors, -1 to 1."""
+    """Cosine of the question's and the passage's vectors, -1 to 1; set wherever a vector was searched for."""
     bm25: _builtins.float
     """BM25 of the question's tokens; comparable only inside one result."""
     fused: _builtins.float
