@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ragkeep.gateway.v1 import gateway_pb2
 from ragkeep.retriever.v1 import retriever_pb2
-from ragkeep.types.v1.types_pb2 import EmbeddingSpace, Filter, Passage, Scope
+from ragkeep.types.v1.types_pb2 import Collection, EmbeddingSpace, Filter, Passage, Scope
 from ragkeep_gateway.catalogue import Catalogue
 from ragkeep_gateway.documents import plain
 from ragkeep_gateway.embedding import Embedding
+from ragkeep_gateway.evidence import Background, language_of, suffices
 from ragkeep_runtime.channel import errors_of
 from ragkeep_runtime.errors import InvalidRequest, LimitOutOfRange, QuestionEmpty, QuestionTooLong
 
@@ -44,6 +45,7 @@ class Retrieval:
         self._embedding = embedding
         self._retriever = retriever
         self._default_limit = default_limit
+        self._background = Background()
 
     def check(self, wanted: Wanted) -> None:
         """Raises QuestionEmpty, QuestionTooLong, LimitOutOfRange or InvalidRequest; asks nobody."""
@@ -64,8 +66,30 @@ class Retrieval:
 
     async def sources(self, tenant: str, wanted: Wanted) -> list[gateway_pb2.Source]:
         """Numbered sources, best first."""
+        collection = await self._prepare(wanted)
+        return _numbered(await self._search(tenant, collection, wanted), collection)
+
+    async def sources_that_suffice(self, tenant: str, wanted: Wanted) -> list[gateway_pb2.Source]:
+        """As `sources`; none where the scores say that nothing of it fits the question."""
+        collection = await self._prepare(wanted)
+        response = await self._search(tenant, collection, wanted)
+        if response.passages and response.evidence.HasField("best_cosine"):
+
+            async def probe(text: str) -> float | None:
+                one = replace(wanted, text=text, filter=None, limit=1, mode=gateway_pb2.SEARCH_MODE_VECTOR)
+                found = await self._search(tenant, collection, one)
+                return found.evidence.best_cosine if found.evidence.HasField("best_cosine") else None
+
+            key = (tenant, collection.name, language_of(wanted.text))
+            if not suffices(response.evidence, await self._background.get(key, probe)):
+                return []
+        return _numbered(response, collection)
+
+    async def _prepare(self, wanted: Wanted) -> Collection:
         self.check(wanted)
-        collection = await self._catalogue.get(wanted.collection)
+        return await self._catalogue.get(wanted.collection)
+
+    async def _search(self, tenant: str, collection: Collection, wanted: Wanted) -> retriever_pb2.SearchResponse:
         request = retriever_pb2.SearchRequest(
             scope=Scope(tenant=tenant, every_document=True),
             collection=collection.name,
@@ -86,11 +110,14 @@ class Retrieval:
             else:
                 request.hybrid.CopyFrom(retriever_pb2.HybridQuery(vector=vector, keyword=keyword, alpha=wanted.alpha))
         with errors_of("retriever"):
-            response = await self._retriever.Search(request)
-        return [
-            gateway_pb2.Source(number=number, title=_title(passage, collection.title_field), passage=passage)
-            for number, passage in enumerate(response.passages, 1)
-        ]
+            return await self._retriever.Search(request)
+
+
+def _numbered(response: retriever_pb2.SearchResponse, collection: Collection) -> list[gateway_pb2.Source]:
+    return [
+        gateway_pb2.Source(number=number, title=_title(passage, collection.title_field), passage=passage)
+        for number, passage in enumerate(response.passages, 1)
+    ]
 
 
 def _title(passage: Passage, field: str) -> str:

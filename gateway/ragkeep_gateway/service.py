@@ -64,7 +64,7 @@ class RagService(gateway_pb2_grpc.RagServiceServicer):
         )
         self._retrieval.check(wanted)
         yield gateway_pb2.AskResponse(status=gateway_pb2.Status(stage=gateway_pb2.STAGE_RETRIEVING))
-        sources = await self._retrieval.sources(call().tenant, wanted)
+        sources = await self._retrieval.sources_that_suffice(call().tenant, wanted)
         yield gateway_pb2.AskResponse(sources=gateway_pb2.Sources(sources=sources))
         yield gateway_pb2.AskResponse(status=gateway_pb2.Status(stage=gateway_pb2.STAGE_GENERATING))
         generate = generator_pb2.GenerateRequest(
