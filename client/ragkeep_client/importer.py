@@ -94,7 +94,8 @@ class Importer:
         self, source: AsyncIterator[tuple[int, Document]], held: tuple[int, Document] | None
     ) -> tuple[_Batch, list[Outcome], tuple[int, Document] | None, bool]:
         """(batch, rejected here, what did not fit any more, whether there may be more)."""
-        batch, rejected = _Batch(), []
+        batch = _Batch()
+        rejected: list[Outcome] = []
         while len(batch.messages) < self._batch_documents:
             found = held or await anext(source, None)
             held = None

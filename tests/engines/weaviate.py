@@ -22,8 +22,8 @@ def _free_ports(count: int) -> list[int]:
             probe.close()
 
 
-def _gossip_port() -> int:
-    """A free port whose successor is free too: Weaviate takes both."""
+def _pair() -> int:
+    """A free port whose successor is free too: Weaviate wants neighbours, else its node finds no leader."""
     while True:
         (port,) = _free_ports(1)
         with socket.socket() as probe:
@@ -38,8 +38,8 @@ class WeaviateProcess(EngineProcess):
     """One node on free ports; `kill()` and `start()` again keep its data."""
 
     def __init__(self, folder: Path) -> None:
-        self.http_port, self.grpc_port, raft, raft_rpc = _free_ports(4)
-        gossip = _gossip_port()
+        self.http_port, self.grpc_port = _free_ports(2)
+        gossip, raft = _pair(), _pair()
         env = {
             "GRPC_PORT": str(self.grpc_port),
             "CLUSTER_HOSTNAME": "node1",
@@ -48,8 +48,7 @@ class WeaviateProcess(EngineProcess):
             "CLUSTER_GOSSIP_BIND_PORT": str(gossip),
             "CLUSTER_DATA_BIND_PORT": str(gossip + 1),
             "RAFT_PORT": str(raft),
-            "RAFT_INTERNAL_RPC_PORT": str(raft_rpc),
-            "RAFT_JOIN": f"node1:{raft}",
+            "RAFT_INTERNAL_RPC_PORT": str(raft + 1),
             "RAFT_BOOTSTRAP_EXPECT": "1",
             "PERSISTENCE_DATA_PATH": str(folder / "data"),
             "DEFAULT_VECTORIZER_MODULE": "none",

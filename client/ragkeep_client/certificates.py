@@ -1,0 +1,157 @@
+"""The certificates of a local installation: an authority of its own, a leaf for each service and one for the command."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from ragkeep_client.folder import write_private
+
+TRUST_DOMAIN = "ragkeep.internal"
+SERVICES = ("embedder", "retriever", "generator", "gateway")
+CLI, CLI_FILE = "caller/local/cli", "cli"
+_CA_DAYS, _LEAF_DAYS = 3650, 365
+# A leaf with less than this left is made anew; an authority, with less than a leaf's life.
+_RENEW_DAYS = 30
+# Clocks of two processes on one machine do not differ, but a clock may be set back.
+_BACKDATED = dt.timedelta(minutes=10)
+
+
+class Certificates:
+    """A folder of PEM files: ca.crt, ca.key, and <name>.crt, <name>.key for each service and the command."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ca = folder / "ca.crt"
+
+    def files(self, name: str) -> tuple[Path, Path]:
+        """(certificate, key) of a service or of the command."""
+        return self.folder / f"{name}.crt", self.folder / f"{name}.key"
+
+    def ensure(self, now: dt.datetime | None = None) -> list[str]:
+        """Makes what is missing, broken or about to expire; returns the names of those made. Raises OSError."""
+        now = now or dt.datetime.now(dt.UTC)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.chmod(0o700)
+        made = []
+        authority = self._authority(now)
+        if authority is None:
+            authority = self._make_authority(now)
+            made.append("ca")
+        for name in (*SERVICES, CLI_FILE):
+            if not self._is_good(name, authority[0], now):
+                self._make_leaf(name, authority, now)
+                made.append(name)
+        return made
+
+    def _authority(self, now: dt.datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None:
+        try:
+            certificate = x509.load_pem_x509_certificate(self.ca.read_bytes())
+            key = serialization.load_pem_private_key((self.folder / "ca.key").read_bytes(), None)
+        except (OSError, ValueError, TypeError):
+            return None
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+            return None
+        if certificate.not_valid_after_utc - now < dt.timedelta(days=_LEAF_DAYS) or certificate.not_valid_before_utc > now:
+            return None
+        return certificate, key
+
+    def _make_authority(self, now: dt.datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        # An issuer must have a name, and the same one twice with another key would confuse: the number tells them apart.
+        number = x509.random_serial_number()
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"ragkeep local authority {number % 0xFFFFFFFF:08x}")])
+        certificate = (
+            _builder(key, now, _CA_DAYS, number)
+            .subject_name(name)
+            .issuer_name(name)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs_certificates=True), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        self._write("ca", key, certificate)
+        return certificate, key
+
+    def _make_leaf(self, name: str, authority: tuple[x509.Certificate, ec.EllipticCurvePrivateKey], now: dt.datetime) -> None:
+        issuer, issuer_key = authority
+        key = ec.generate_private_key(ec.SECP256R1())
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        certificate = (
+            _builder(key, now, _LEAF_DAYS, x509.random_serial_number())
+            # Empty: where there is a name, core would take it for the peer's in some places.
+            .subject_name(x509.Name([]))
+            .issuer_name(issuer.subject)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(identifier, critical=False)
+            .add_extension(x509.SubjectAlternativeName(_names(name)), critical=True)
+            .sign(issuer_key, hashes.SHA256())
+        )
+        self._write(name, key, certificate)
+
+    def _write(self, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+        cert_file, key_file = self.files(name)
+        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        write_private(key_file, pem)
+        write_private(cert_file, certificate.public_bytes(serialization.Encoding.PEM))
+
+    def _is_good(self, name: str, issuer: x509.Certificate, now: dt.datetime) -> bool:
+        cert_file, key_file = self.files(name)
+        try:
+            certificate = x509.load_pem_x509_certificate(cert_file.read_bytes())
+            key = serialization.load_pem_private_key(key_file.read_bytes(), None)
+            certificate.verify_directly_issued_by(issuer)
+            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except Exception:  # whatever is wrong with it, a new one is right
+            return False
+        left = certificate.not_valid_after_utc - now
+        return (
+            key.public_key() == certificate.public_key()
+            and list(names) == _names(name)
+            and left > dt.timedelta(days=_RENEW_DAYS)
+            and certificate.not_valid_before_utc <= now
+        )
+
+
+def _names(name: str) -> list[x509.GeneralName]:
+    path = CLI if name == CLI_FILE else name
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"spiffe://{TRUST_DOMAIN}/{path}")]
+    if name in SERVICES:
+        names.append(x509.DNSName(f"{name}.{TRUST_DOMAIN}"))
+    if name == "gateway":
+        # The only one: with it in each, one service would pass for another.
+        names += [x509.DNSName("localhost"), x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]
+    return names
+
+
+def _builder(key: ec.EllipticCurvePrivateKey, now: dt.datetime, days: int, number: int) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .public_key(key.public_key())
+        .serial_number(number)
+        .not_valid_before(now - _BACKDATED)
+        .not_valid_after(now + dt.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

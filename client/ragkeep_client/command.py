@@ -1,0 +1,58 @@
+"""The `ragkeep` command. Each subcommand is a module of its own; gRPC is imported only by those that call."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ragkeep_client.commands.ask import ask
+from ragkeep_client.commands.collections import collections
+from ragkeep_client.commands.down import down
+from ragkeep_client.commands.import_ import import_
+from ragkeep_client.commands.search import search
+from ragkeep_client.commands.up import up
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.command()(up)
+app.command("import")(import_)
+app.command()(ask)
+app.command()(search)
+app.command()(collections)
+app.command()(down)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"ragkeep {version('ragkeep')}")
+        raise typer.Exit
+
+
+@app.callback()
+def ragkeep(
+    _wanted: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")] = False,
+) -> None:
+    """Ask your own documents; nothing leaves this machine.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 130 cancelled.
+    """
+
+
+def main() -> None:
+    """Runs the command."""
+    # gRPC's own lines on stderr are for its developers; errors come back as statuses.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        app(prog_name="ragkeep")
+    except BrokenPipeError:
+        # What reads the output has gone; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

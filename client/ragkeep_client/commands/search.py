@@ -1,0 +1,57 @@
+"""`ragkeep search`: passages, without an answer."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from ragkeep_client.filters import FilterOption
+from ragkeep_client.folder import DEFAULT, TENANT, DataOption, TenantOption
+from ragkeep_client.output import JsonOption, Output, plain, run
+
+CollectionOption = Annotated[str, typer.Option("--collection", help="The collection.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Passages at most.")]
+_EXCERPT = 240
+
+
+class SearchMode(StrEnum):
+    """How to search."""
+
+    HYBRID, VECTOR, KEYWORD = "hybrid", "vector", "keyword"
+
+
+ModeOption = Annotated[SearchMode, typer.Option("--mode", help="By meaning and words, by meaning, or by words.")]
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    mode: ModeOption = SearchMode.HYBRID,
+    limit: LimitOption = 5,
+    filters: FilterOption = None,
+    collection: CollectionOption = "service-tickets",
+    tenant: TenantOption = TENANT,
+    data: DataOption = DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Find passages."""
+    from ragkeep_client.connect import connected
+    from ragkeep_client.filters import filter_for
+    from ragkeep_client.present import source_facts, source_line
+
+    output = Output(as_json)
+
+    async def work() -> None:
+        async with connected(data, tenant) as client:
+            wanted = await filter_for(client, collection, filters or [])
+            found = await client.search(query, collection=collection, limit=limit, mode=mode.value, filter=wanted)
+        for source in found:
+            output.line("source", source_facts(source))
+            output.say(source_line(source))
+            text = " ".join(plain(source.text).split())
+            output.say("    " + text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else ""), style="dim")
+        if not found:
+            output.say("Nothing was found.")
+
+    run(output, work())

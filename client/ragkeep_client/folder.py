@@ -1,0 +1,151 @@
+"""The data folder of a local installation: what lies where, who runs on it, and which engines it was begun with."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ragkeep_client.output import NOT_RUNNING, CommandError
+
+DataOption = Annotated[
+    Path, typer.Option("--data", metavar="DIR", envvar="RAGKEEP_DATA", help="Folder of certificates, documents and logs.")
+]
+DEFAULT = Path("~/.local/share/ragkeep")
+TENANT = "demo"
+TenantOption = Annotated[str, typer.Option("--tenant", envvar="RAGKEEP_TENANT", help="Whose documents.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One process as it was started."""
+
+    pid: int
+    started: str  # tells a later process with the same number apart
+    address: str  # of gRPC, host:port
+    health: str  # of the plain HTTP health port, host:port
+    engine: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What `ragkeep up` started."""
+
+    up_pid: int
+    up_started: str
+    detached: bool
+    services: dict[str, Running] = field(default_factory=dict)
+
+
+class DataFolder:
+    """A data folder; making this object touches nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        self.certificates = self.path / "certificates"
+        self.policy = self.path / "policy.json"
+        self.store = self.path / "store"
+        self.logs = self.path / "logs"
+        self._state = self.path / "state.json"
+        self._engines = self.path / "engines.json"
+
+    def prepare(self) -> None:
+        """Makes the folder, 0700. Raises CommandError where it cannot be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.chmod(0o700)
+            for folder in (self.certificates, self.logs, self.store):
+                folder.mkdir(exist_ok=True, mode=0o700)
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise CommandError(
+                "DATA_FOLDER_UNUSABLE",
+                f"The data folder {self.path} cannot be written: {error.strerror}. Choose another with --data DIR.",
+            ) from None
+
+    def lock(self) -> int:
+        """An open file that holds the folder's lock; the processes inherit it, so that it lasts as long as one of them.
+
+        Raises CommandError where another `up` holds it.
+        """
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            state = self.state()
+            where = f" (gateway {state.services['gateway'].address})" if state and "gateway" in state.services else ""
+            raise CommandError(
+                "ALREADY_RUNNING",
+                f"ragkeep is running on {self.path} already{where}. Stop it with `ragkeep down --data {self.path}`, "
+                "or start another one with its own --data and --ports.",
+            ) from None
+        return descriptor
+
+    def state(self) -> State | None:
+        """What is written to be running; None: nothing."""
+        found = _read(self._state)
+        try:
+            return (
+                None
+                if found is None
+                else State(
+                    found["up_pid"],
+                    found["up_started"],
+                    found["detached"],
+                    {name: Running(**one) for name, one in found["services"].items()},
+                )
+            )
+        except (KeyError, TypeError, AttributeError):
+            return None
+
+    def write_state(self, state: State) -> None:
+        """Written whole or not at all."""
+        write_private(self._state, json.dumps(asdict(state), indent=1, ensure_ascii=False).encode())
+
+    def forget_state(self) -> None:
+        """Nothing runs any more."""
+        self._state.unlink(missing_ok=True)
+
+    def engines(self) -> dict[str, dict[str, str]]:
+        """The engines that the folder was begun with, by service; empty before its first start."""
+        found = _read(self._engines)
+        return found if isinstance(found, dict) else {}
+
+    def write_engines(self, engines: dict[str, dict[str, str]]) -> None:
+        """Kept for every later start."""
+        write_private(self._engines, json.dumps(engines, indent=1, ensure_ascii=False).encode())
+
+    def gateway(self) -> str:
+        """Where the gateway is. Raises CommandError where nothing was started here."""
+        state = self.state()
+        if state is None or "gateway" not in state.services:
+            raise CommandError("NOT_RUNNING", f"Nothing was started with the data folder {self.path}. {NOT_RUNNING}")
+        return state.services["gateway"].address
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CommandError("DATA_FOLDER_UNUSABLE", f"{path} cannot be read: {error}.") from None
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Writes a file that only its owner can read, whole or not at all."""
+    half = path.with_name(path.name + ".new")
+    half.unlink(missing_ok=True)
+    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)

@@ -1,0 +1,118 @@
+"""What the command says: results on stdout, all else on stderr; with --json one JSON object a line on stdout."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import sys
+from collections.abc import Coroutine
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+T = TypeVar("T")
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable: one JSON object a line on stdout.")]
+# C0 and C1 controls but tab and newline: a document must not move the cursor or retitle the terminal.
+_CONTROLS = {number: None for number in (*range(0x20), *range(0x7F, 0xA0)) if chr(number) not in "\t\n"}
+
+
+class CommandError(Exception):
+    """A failure of the command itself: a stable reason and a sentence that helps."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+def plain(text: str) -> str:
+    """The text without control characters."""
+    return text.translate(_CONTROLS)
+
+
+class Output:
+    """Where a command writes to."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace", **({"encoding": "utf-8"} if as_json else {}))
+
+    @cached_property
+    def console(self) -> Console:
+        """For people's results: stdout, or stderr where stdout is for machines."""
+        return self._console(stderr=self.as_json)
+
+    @cached_property
+    def notes(self) -> Console:
+        """For progress, notes and errors: stderr."""
+        return self._console(stderr=True)
+
+    def _console(self, stderr: bool) -> Console:
+        from rich.console import Console
+
+        # Text that is piped on is not broken at 80 columns.
+        tty = (sys.stderr if stderr else sys.stdout).isatty()
+        return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=not tty, width=None if tty else 160)
+
+    def line(self, kind: str, value: object) -> None:
+        """One JSON line {kind: value}; nothing without --json."""
+        if self.as_json:
+            print(json.dumps({kind: value}, ensure_ascii=False), flush=True)
+
+    def say(self, *parts: RenderableType, style: str | None = None) -> None:
+        """A line for people."""
+        self.console.print(*parts, style=style)
+
+    def note(self, *parts: RenderableType, style: str | None = None) -> None:
+        """A line on stderr."""
+        self.notes.print(*parts, style=style)
+
+    def fail(self, reason: str, message: str) -> typer.Exit:
+        """Says what failed; raise what it returns."""
+        self.line("error", {"reason": reason, "message": message})
+        from rich.text import Text
+
+        self.note(Text.assemble(("✗ ", "bold red"), plain(message), (f"  {reason}", "dim")))
+        return typer.Exit(1)
+
+
+def run(output: Output, work: Coroutine[Any, Any, T]) -> T:
+    """Runs a command's calls. Every failure becomes one line and exit code 1; Ctrl-C cancels the calls: 130."""
+    result, failure = _outcome(work)
+    # Without it what is left of the channel lies in a cycle, and gRPC waits two seconds for it when the process ends.
+    gc.collect()
+    if failure is None:
+        return cast(T, result)
+    if failure.reason == "CANCELLED":
+        output.note(failure.message, style="yellow")
+        raise typer.Exit(130)
+    raise output.fail(failure.reason, failure.message)
+
+
+def _outcome(work: Coroutine[Any, Any, T]) -> tuple[T | None, CommandError | None]:
+    from ragkeep_runtime.errors import RagkeepError
+
+    try:
+        return asyncio.run(work), None
+    except CommandError as error:
+        return None, CommandError(error.reason, error.message)
+    except RagkeepError as error:
+        unreachable = error.metadata.get("unreachable")
+        if unreachable is None:
+            return None, CommandError(error.reason, error.message)
+        hint = "Something else listens there, or the certificates of this data folder are not its own."
+        return None, CommandError("NOT_RUNNING", f"{error.message} {hint if unreachable == 'TLS' else NOT_RUNNING}")
+    except OSError as error:
+        return None, CommandError("FILE_UNREADABLE", f"{error.filename or 'A file'}: {error.strerror or error}.")
+    except KeyboardInterrupt:
+        return None, CommandError("CANCELLED", "Cancelled.")
+
+
+NOT_RUNNING = "ragkeep is not running here: start it with `ragkeep up`, or name its folder with --data."

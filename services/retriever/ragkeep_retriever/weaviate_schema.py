@@ -1,0 +1,196 @@
+"""How collections, fields and filters are written in Weaviate: classes, properties, conditions."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from datetime import datetime
+from typing import Any
+
+from ragkeep_retriever.store import AllOf, AnyOf, Collection, Equals, FieldType, FieldValue, Filter, InRange, Not
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import weaviate
+    from weaviate.classes.config import Configure, DataType, Property, StopwordsPreset, Tokenization, VectorDistances
+    from weaviate.classes.query import Filter as WeaviateFilter
+    from weaviate.collections.classes.config_vector_index import VectorFilterStrategy
+    from weaviate.exceptions import UnexpectedStatusCodeError
+
+CATALOGUE = "RagkeepCatalogue"
+_TYPES = {
+    FieldType.TEXT: DataType.TEXT,
+    FieldType.KEYWORD: DataType.TEXT,
+    FieldType.NUMBER: DataType.NUMBER,
+    FieldType.BOOLEAN: DataType.BOOL,
+    FieldType.TIMESTAMP: DataType.DATE,
+}
+
+
+def passages_class(collection: str) -> str:
+    """The class of a collection's passages. A collection's name has no upper case, so D for - keeps names apart."""
+    return f"RagkeepPassages_{collection.replace('-', 'D')}"
+
+
+def manifests_class(collection: str) -> str:
+    """The class of a collection's manifests."""
+    return f"RagkeepManifests_{collection.replace('-', 'D')}"
+
+
+def property_of(field: str) -> str:
+    """The property of a filterable field; Weaviate refuses names like `id` and `vector`."""
+    return f"f_{field}"
+
+
+async def create_classes(client: weaviate.WeaviateAsyncClient, collection: Collection, replicas: int) -> None:
+    """Makes both classes, where they are not there from an attempt before."""
+    index = collection.vector_index
+    fields = [
+        Property(
+            name=property_of(field.name),
+            data_type=_TYPES[field.type],
+            index_filterable=True,
+            index_searchable=False,
+            tokenization=Tokenization.FIELD if _TYPES[field.type] is DataType.TEXT else None,
+        )
+        for field in collection.fields
+        if field.filterable
+    ]
+    hnsw = Configure.VectorIndex.hnsw(
+        distance_metric=VectorDistances.COSINE,
+        ef=index.ef,
+        ef_construction=index.ef_construction,
+        max_connections=index.max_connections,
+        # The default, acorn, loses a third of the right hits under a filter.
+        filter_strategy=VectorFilterStrategy.SWEEPING,
+    )
+    passages = [
+        _keyword("document_id"),
+        _keyword("generation"),
+        Property(name="chunk", data_type=DataType.INT, index_filterable=False),
+        Property(name="text", data_type=DataType.TEXT, index_filterable=False, index_searchable=False),
+        # Our own tokens, divided by blanks: the only text that the keyword half sees.
+        Property(
+            name="tokens",
+            data_type=DataType.TEXT,
+            index_filterable=False,
+            index_searchable=True,
+            tokenization=Tokenization.WHITESPACE,
+        ),
+        Property(
+            name="groups",
+            data_type=DataType.TEXT_ARRAY,
+            index_filterable=True,
+            index_searchable=False,
+            tokenization=Tokenization.FIELD,
+        ),
+    ]
+    manifests = [
+        _keyword("document_id"),
+        _keyword("generation"),
+        *(
+            Property(name=name, data_type=DataType.TEXT, index_filterable=False, index_searchable=False)
+            for name in ("version", "fields")
+        ),
+        Property(name="chunks", data_type=DataType.INT, index_filterable=False),
+    ]
+    vectors = Configure.Vectors.self_provided(vector_index_config=hnsw, quantizer=Configure.VectorIndex.Quantizer.none())
+    await _create(client, passages_class(collection.name), [*passages, *fields], vectors, replicas, tenants=True)
+    await _create(client, manifests_class(collection.name), manifests, _no_vectors(), replicas, tenants=True)
+
+
+async def create_catalogue(client: weaviate.WeaviateAsyncClient, replicas: int) -> None:
+    """Makes the class that lists the collections, once."""
+    properties = [
+        _keyword("name"),
+        Property(name="definition", data_type=DataType.TEXT, index_filterable=False, index_searchable=False),
+    ]
+    await _create(client, CATALOGUE, properties, _no_vectors(), replicas, tenants=False)
+
+
+def _keyword(name: str) -> Property:
+    return Property(
+        name=name, data_type=DataType.TEXT, index_filterable=True, index_searchable=False, tokenization=Tokenization.FIELD
+    )
+
+
+def _no_vectors() -> Any:
+    # Saying nothing would still make an HNSW index.
+    return Configure.Vectors.self_provided(vector_index_config=Configure.VectorIndex.none())
+
+
+async def _create(
+    client: weaviate.WeaviateAsyncClient, name: str, properties: list[Property], vectors: Any, replicas: int, *, tenants: bool
+) -> None:
+    if await client.collections.exists(name):
+        return
+    try:
+        await client.collections.create(
+            name,
+            properties=properties,
+            vector_config=vectors,
+            multi_tenancy_config=Configure.multi_tenancy(enabled=tenants),
+            replication_config=Configure.replication(factor=replicas),
+            # No stop words: the analyzer decides about tokens. Null state: a negation holds for an absent field.
+            inverted_index_config=Configure.inverted_index(stopwords_preset=StopwordsPreset.NONE, index_null_state=True),
+        )
+    except UnexpectedStatusCodeError:
+        # Another replica was quicker.
+        if not await client.collections.exists(name):
+            raise
+
+
+def stored(value: FieldValue) -> FieldValue:
+    """As JSON and Weaviate hold it; a moment as RFC 3339."""
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def decoded(fields: str, collection: Collection) -> dict[str, FieldValue]:
+    """The fields of a manifest."""
+    types = {field.name: field.type for field in collection.fields}
+    found: dict[str, FieldValue] = {}
+    for name, value in json.loads(fields).items():
+        kind = types.get(name)
+        if kind is FieldType.TIMESTAMP:
+            found[name] = datetime.fromisoformat(value)
+        else:
+            found[name] = float(value) if kind is FieldType.NUMBER else value
+    return found
+
+
+def where(found: Filter | None, groups: frozenset[str] | None) -> Any:
+    """The filter and the groups as one condition; None for none."""
+    conditions = []
+    if groups is not None:
+        conditions.append(WeaviateFilter.by_property("groups").contains_any(["*", *sorted(groups)]))
+    if found is not None:
+        conditions.append(_condition(found))
+    if len(conditions) < 2:
+        return conditions[0] if conditions else None
+    return WeaviateFilter.all_of(conditions)
+
+
+def _condition(found: Filter) -> Any:
+    match found:
+        case Equals(field, values):
+            by = WeaviateFilter.by_property(property_of(field))
+            if len(values) == 1:
+                return by.equal(values[0])
+            if any(isinstance(value, bool) for value in values):
+                return WeaviateFilter.any_of([by.equal(value) for value in values])
+            mixed: Any = list(values)
+            return by.contains_any(mixed)
+        case InRange(field, low, high):
+            by = WeaviateFilter.by_property(property_of(field))
+            bounds = []
+            if low is not None:
+                bounds.append(by.greater_or_equal(low))
+            if high is not None:
+                bounds.append(by.less_than(high))
+            return bounds[0] if len(bounds) == 1 else WeaviateFilter.all_of(bounds)
+        case AllOf(filters):
+            return WeaviateFilter.all_of([_condition(one) for one in filters])
+        case AnyOf(filters):
+            return WeaviateFilter.any_of([_condition(one) for one in filters])
+        case Not(inner):
+            return WeaviateFilter.not_(_condition(inner))
