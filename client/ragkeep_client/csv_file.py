@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 # A document is at most 1 MiB; a record that is longer is a quote that was never closed.
 MAX_RECORD_BYTES = 2 * 1024 * 1024
-_BLOCK = 1024 * 1024
+_BLOCK = 256 * 1024
 _SAMPLE_LINES = 20_000
 # Largest share of rare ideographs in a text that is taken for Chinese: other encodings' bytes, read as GB18030, are
 # mostly such; traditional characters, which count as rare here, are about a third of a traditional text.

@@ -41,17 +41,19 @@ def environment(settings: Mapping[str, str], outer: Mapping[str, str]) -> dict[s
     return base | {"RAGKEEP_DRAIN_S": str(DRAIN_S)} | dict(settings)
 
 
-def start(launch: Launch, *, lock: int, detached: bool) -> subprocess.Popen[bytes]:
-    """Starts a service in a session of its own, so that the terminal's Ctrl-C reaches `up` alone.
+def start(launch: Launch, *, lock: int, detached: bool) -> tuple[subprocess.Popen[bytes], int]:
+    """Starts a service; returns it and the size of its log so far.
 
-    Unless detached it gets SIGTERM when `up` is gone, however that ended (Linux). It inherits the folder's lock.
+    It has a session of its own, so that the terminal's Ctrl-C reaches `up` alone, and inherits the folder's lock. Unless
+    detached it gets SIGTERM when `up` is gone, however that ended (Linux).
     """
     with contextlib.suppress(FileNotFoundError):
         if launch.log.stat().st_size > _MAX_LOG_BYTES:
             launch.log.replace(launch.log.with_name(launch.log.name + ".1"))
     descriptor = os.open(launch.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        log_start = os.fstat(descriptor).st_size
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             # -P: the folder it is started in does not shadow modules.
             [sys.executable, "-P", "-m", f"ragkeep_{launch.service}.main"],
             env=environment(launch.settings, os.environ),
@@ -62,6 +64,7 @@ def start(launch: Launch, *, lock: int, detached: bool) -> subprocess.Popen[byte
             pass_fds=(lock,),
             preexec_fn=None if detached else _end_with_parent(),
         )
+        return process, log_start
     finally:
         os.close(descriptor)
 
@@ -165,11 +168,11 @@ def readiness(health: str) -> tuple[bool, str]:
         connection.close()
 
 
-def last_lines(log: Path, count: int = 15) -> str:
-    """The end of a log."""
+def last_lines(log: Path, since: int = 0, count: int = 15) -> str:
+    """The end of a log, not going back before byte `since`."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 16384))
+            file.seek(max(since, log.stat().st_size - 16384))
             return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-count:])
     except OSError:
         return ""

@@ -68,13 +68,15 @@ class _Answer:
         self._sources: dict[int, Source] = {}
         self._cited: dict[int, None] = {}
         self._in_line = False
+        self._spinner = output.notes.status("")
 
     def take(self, event: Event) -> None:
         """Shows one."""
-        from ragkeep_client.events import Citation, Delta, Done, Sources, Usage
+        from ragkeep_client.events import Citation, Delta, Done, Sources, Status, Usage
         from ragkeep_client.present import source_facts, source_line
 
         kind = type(event).__name__.lower()
+        self._spinner.stop()
         if isinstance(event, Sources):
             self._sources = {source.number: source for source in event.sources}
             self._output.line(kind, [source_facts(source) for source in event.sources])
@@ -83,7 +85,10 @@ class _Answer:
             self._console.print()
             return
         self._output.line(kind, asdict(event))
-        if isinstance(event, Delta):
+        if isinstance(event, Status) and self._output.notes.is_terminal:
+            self._spinner.update({"retrieving": "looking …", "generating": "writing …"}.get(event.stage, "…"))
+            self._spinner.start()
+        elif isinstance(event, Delta):
             self._console.print(plain(event.text), end="", soft_wrap=True)
             self._console.file.flush()
             self._in_line = True
@@ -100,6 +105,7 @@ class _Answer:
 
     def end_line(self) -> None:
         """Ends the answer's last line, where it has not ended."""
+        self._spinner.stop()
         if self._in_line:
             self._console.print()
             self._in_line = False

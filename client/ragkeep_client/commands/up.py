@@ -102,6 +102,7 @@ class _Up:
         self.signals = 0
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.began: dict[str, str] = {}
+        self.log_starts: dict[str, int] = {}  # bytes of each log that earlier runs wrote
 
     def run(self, wanted: object, ports: int, health_ports: int) -> None:
         from ragkeep_client.engines import Wanted, choose
@@ -168,7 +169,7 @@ class _Up:
 
         services = {}
         for launch in launches:
-            process = start(launch, lock=lock, detached=self.detach)
+            process, self.log_starts[launch.service] = start(launch, lock=lock, detached=self.detach)
             self.processes[launch.service] = process
             self.began[launch.service] = started(process.pid)
             engine, why = _engine(launch.service, choices)
@@ -203,7 +204,7 @@ class _Up:
             code = process.poll()
             if code is not None:
                 log = self.folder.logs / f"{service}.log"
-                self.output.note(last_lines(log), style="dim")
+                self.output.note(last_lines(log, self.log_starts[service]), style="dim")
                 how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
                 raise CommandError(
                     "PROCESS_DIED", f"The {service} {how}; its log's last lines are above, the rest is in {log}."
