@@ -16,7 +16,7 @@ from ragkeep_client.folder import DEFAULT, TENANT, DataOption, TenantOption
 from ragkeep_client.output import JsonOption, Output, plain, run
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from ragkeep_client.tickets import Rejected, Tickets
     from ragkeep_client.values import Document
@@ -66,7 +66,8 @@ class _Import:
         self.output = output
         self.tickets = tickets
         self.counts: Counter[str] = Counter()
-        self._lines: dict[int, int] = {}  # by position, of documents on their way
+        # By position, of documents on their way: their line, and the byte of the file where they end.
+        self._on_the_way: dict[int, tuple[int, int]] = {}
 
     async def run(self, data: Path, tenant: str, collection: str) -> Counter[str]:
         from ragkeep_client.connect import connected
@@ -74,20 +75,27 @@ class _Import:
 
         async with connected(data, tenant) as client:
             with _progress(self.output) as progress:
-                bar = progress.add_task("importing", total=self.tickets.file.size or None, documents=0)
+                bar = progress.add_task("importing", total=self.tickets.file.size or None, documents=0, rate="")
                 outcomes = client.import_documents(self._documents(), collection=collection)
                 async with aclosing(outcomes):
                     async for outcome in outcomes:
-                        line = self._lines.pop(outcome.position, 0)
+                        line, _ = self._on_the_way.pop(outcome.position, (0, 0))
                         if outcome.kind == "rejected":
                             self._reject(Rejected(line, outcome.document_id, outcome.reason, outcome.message))
                         else:
                             self.counts[outcome.kind] += 1
-                        done = sum(self.counts[kind] for kind in ("created", "updated", "unchanged"))
-                        progress.update(bar, completed=self.tickets.file.bytes_read, documents=done)
+                        self._advance(progress, bar)
         if self.counts["rejected"] > _SHOWN:
             self.output.note(f"… and {self.counts['rejected'] - _SHOWN} more rejected rows; --json shows each.", style="yellow")
         return self.counts + self.tickets.counts
+
+    def _advance(self, progress: Progress, bar: TaskID) -> None:
+        # What is read is not yet imported: the oldest document on its way says how far it is.
+        oldest = next(iter(self._on_the_way.values()), (0, self.tickets.file.bytes_read))
+        documents = sum(self.counts[kind] for kind in ("created", "updated", "unchanged"))
+        seconds = progress.tasks[bar].elapsed or 0.0
+        rate = f"{documents / seconds:.0f}/s" if seconds > 1 else ""
+        progress.update(bar, completed=oldest[1], documents=documents, rate=rate)
 
     def _documents(self) -> Iterator[Document]:
         from ragkeep_client.tickets import Rejected
@@ -97,7 +105,7 @@ class _Import:
             if isinstance(found, Rejected):
                 self._reject(found)
                 continue
-            self._lines[position] = found[0]
+            self._on_the_way[position] = found[0], self.tickets.file.bytes_read
             position += 1
             yield found[1]
 
@@ -110,13 +118,12 @@ class _Import:
 
 
 def _progress(output: Output) -> Progress:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %  {task.fields[documents]} documents"),
-        TransferSpeedColumn(),
+        TextColumn("{task.percentage:>3.0f} %  {task.fields[documents]} documents  {task.fields[rate]}"),
         TimeRemainingColumn(),
         console=output.notes,
         transient=True,

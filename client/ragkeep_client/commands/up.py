@@ -134,7 +134,7 @@ class _Up:
 
     def _prepare(self, choices: dict[str, Choice], addresses: dict[str, tuple[str, str]]) -> list[Launch]:
         """Certificates, policy, and the settings of each process."""
-        from ragkeep_client.certificates import CLI, Certificates
+        from ragkeep_client.certificates import CLI, TRUST_DOMAIN, Certificates
         from ragkeep_client.processes import ORDER, Launch
 
         certificates = Certificates(self.folder.certificates)
@@ -152,6 +152,7 @@ class _Up:
                 "RAGKEEP_TLS_CERT": str(cert),
                 "RAGKEEP_TLS_KEY": str(key),
                 "RAGKEEP_TLS_CA": str(certificates.ca),
+                "RAGKEEP_TRUST_DOMAIN": TRUST_DOMAIN,
                 "RAGKEEP_DATA": str(self.folder.store),
             }
             if service == "gateway":

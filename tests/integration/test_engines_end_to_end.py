@@ -1,0 +1,209 @@
+"""The four processes on the real Ollama and the real Weaviate, and on both stores when something is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from ragkeep.gateway.v1 import gateway_pb2 as pb
+from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
+from ragkeep.generator.v1 import generator_pb2
+from ragkeep.types.v1.types_pb2 import OutcomeKind
+from ragkeep_runtime.channel import open_channel
+from ragkeep_runtime.errors import from_rpc_error
+from tests.engines.ollama import CHAT_MODEL, EMBEDDING_MODEL, OllamaProcess
+from tests.engines.weaviate import WeaviateProcess
+from tests.stack import Stack
+from tests.tickets import SAMPLE, ticket
+
+TENANT = (("ragkeep-tenant", "real"),)
+ABORTED = "aborting completion request due to client closing the connection"
+
+
+def real_env(ollama: OllamaProcess, weaviate: WeaviateProcess) -> dict[str, dict[str, str]]:
+    """Settings that choose the real engines."""
+    return {
+        "embedder": {"RAGKEEP_ENGINE": "ollama", "RAGKEEP_OLLAMA_URL": ollama.url, "RAGKEEP_MODEL": EMBEDDING_MODEL},
+        "retriever": {
+            "RAGKEEP_ENGINE": "weaviate",
+            "RAGKEEP_WEAVIATE_URL": weaviate.url,
+            "RAGKEEP_WEAVIATE_GRPC_PORT": str(weaviate.grpc_port),
+        },
+        "generator": {
+            "RAGKEEP_ENGINE": "ollama",
+            "RAGKEEP_OLLAMA_URL": ollama.url,
+            "RAGKEEP_MODEL": CHAT_MODEL,
+            "RAGKEEP_NUM_CTX": "2048",
+            "RAGKEEP_NUM_THREAD": "1",
+            "RAGKEEP_MAX_TOKENS": "200",
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def real_stack(
+    tmp_path_factory: pytest.TempPathFactory, ollama_server: OllamaProcess, weaviate_server: WeaviateProcess
+) -> Iterator[Stack]:
+    """All four, on the real engines."""
+    found = Stack(tmp_path_factory.mktemp("real"), real_env(ollama_server, weaviate_server))
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.mark.engine("ollama")
+@pytest.mark.engine("weaviate")
+async def test_a_question_is_answered_by_the_real_engines(real_stack: Stack) -> None:
+    """Import, search, ask: the right ticket is the first source, the model streams and says how much it took."""
+    async with open_channel(real_stack.target("gateway"), "gateway", real_stack.cli) as channel:
+        rag = RagServiceStub(channel)
+        imported = await rag.ImportDocuments(pb.ImportDocumentsRequest(documents=SAMPLE), metadata=TENANT)
+        assert {o.kind for o in imported.outcomes} <= {OutcomeKind.OUTCOME_KIND_CREATED, OutcomeKind.OUTCOME_KIND_UNCHANGED}
+        again = await rag.ImportDocuments(pb.ImportDocumentsRequest(documents=SAMPLE), metadata=TENANT)
+        assert {o.kind for o in again.outcomes} == {OutcomeKind.OUTCOME_KIND_UNCHANGED}
+        question = pb.AskRequest(question="VPN error 809 after an update", options=generator_pb2.Options(max_tokens=30, seed=1))
+        events = [event async for event in rag.Ask(question, metadata=TENANT, timeout=100)]
+    kinds = [str(event.WhichOneof("event")) for event in events]
+    assert kinds[:3] == ["status", "sources", "status"]
+    assert kinds[-2:] == ["usage", "done"]
+    assert kinds.count("delta") > 1
+    assert events[1].sources.sources[0].passage.document_id == "T-1042"
+    assert not events[-1].done.quoted
+    assert events[-1].done.model == CHAT_MODEL
+    assert events[-2].usage.prompt_tokens > 50
+    assert 1 in events[-2].usage.used
+
+
+@pytest.mark.engine("ollama")
+@pytest.mark.engine("weaviate")
+async def test_cancelling_an_ask_stops_ollama(real_stack: Stack, ollama_server: OllamaProcess) -> None:
+    """Through gateway and generator, down to the engine's own log."""
+    before = ollama_server.log.read_text().count(ABORTED)
+    async with open_channel(real_stack.target("gateway"), "gateway", real_stack.cli) as channel:
+        rag = RagServiceStub(channel)
+        await rag.ImportDocuments(pb.ImportDocumentsRequest(documents=SAMPLE), metadata=TENANT)
+        options = generator_pb2.Options(max_tokens=1500, seed=3, temperature=1)
+        call = rag.Ask(pb.AskRequest(question="Tell a long story about VPN error 809", options=options), metadata=TENANT)
+        async for event in call:
+            if event.WhichOneof("event") == "delta":
+                break
+        call.cancel()
+        for _ in range(100):
+            if ollama_server.log.read_text().count(ABORTED) > before:
+                break
+            await asyncio.sleep(0.05)
+    assert ollama_server.log.read_text().count(ABORTED) > before
+
+
+@pytest.mark.engine("e5")
+@pytest.mark.engine("sqlite")
+async def test_an_engine_that_is_gone_is_named_to_the_caller_within_two_seconds(tmp_path: Path) -> None:
+    """Through all hops: which engine, where it was looked for, how to start it; readiness says so too."""
+    dead = {
+        "generator": {"RAGKEEP_ENGINE": "ollama", "RAGKEEP_OLLAMA_URL": "http://127.0.0.1:9"},
+        "retriever": {"RAGKEEP_ENGINE": "weaviate", "RAGKEEP_WEAVIATE_URL": "http://127.0.0.1:9"},
+    }
+    for name, engine, word in (("generator", "ollama", "ollama serve"), ("retriever", "weaviate", "Start it")):
+        stack = Stack(tmp_path / name, {name: dead[name]}) if (tmp_path / name).mkdir() is None else None
+        assert stack is not None
+        try:
+            stack.start(wait=False)
+            for other in ("embedder", "gateway", *({"retriever", "generator"} - {name})):
+                stack.wait_ready(other)
+            async with open_channel(stack.target("gateway"), "gateway", stack.cli) as channel:
+                rag = RagServiceStub(channel)
+                if name == "generator":
+                    await rag.ImportDocuments(pb.ImportDocumentsRequest(documents=SAMPLE[:1]), metadata=TENANT)
+                began = time.monotonic()
+                with pytest.raises(grpc.aio.AioRpcError) as failed:
+                    [event async for event in rag.Ask(pb.AskRequest(question="忘记密码"), metadata=TENANT)]
+                assert time.monotonic() - began < 2
+            error = from_rpc_error(failed.value)
+            assert (error.reason, error.metadata["engine"]) == ("ENGINE_UNREACHABLE", engine)
+            assert "127.0.0.1:9" in error.message
+            assert word in error.message
+            status, body = stack.readiness(name)
+            assert status == 503
+            assert "ENGINE_UNREACHABLE" in str(body)
+        finally:
+            stack.stop()
+
+
+STORES = [
+    pytest.param("sqlite", marks=pytest.mark.engine("sqlite")),
+    pytest.param("weaviate", marks=pytest.mark.engine("weaviate")),
+]
+
+
+@pytest.mark.engine("e5")
+@pytest.mark.parametrize("store", STORES)
+async def test_a_killed_import_is_resumed_and_every_ticket_is_there_once(
+    store: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """kill -9 of the gateway, then of the store's process, in the middle; the same import again completes it."""
+    weaviate = WeaviateProcess(tmp_path) if store == "weaviate" else None
+    env: dict[str, dict[str, str]] = {}
+    tickets = [ticket(f"T-{n}", title=f"打印机 {n} 号脱机") for n in range(60)]
+    batches = [tickets[at : at + 6] for at in range(0, len(tickets), 6)]
+    stack = None
+    try:
+        if weaviate is not None:
+            weaviate.start()
+            env["retriever"] = {
+                "RAGKEEP_ENGINE": "weaviate",
+                "RAGKEEP_WEAVIATE_URL": weaviate.url,
+                "RAGKEEP_WEAVIATE_GRPC_PORT": str(weaviate.grpc_port),
+            }
+        stack = Stack(tmp_path, env)
+        stack.start()
+
+        async def run_import(kill_at: int | None, victim: str = "") -> list[int]:
+            kinds: list[int] = []
+            async with open_channel(stack.target("gateway"), "gateway", stack.cli) as channel:
+                rag = RagServiceStub(channel)
+                for number, batch in enumerate(batches):
+                    call = asyncio.ensure_future(
+                        rag.ImportDocuments(pb.ImportDocumentsRequest(documents=batch), metadata=TENANT, timeout=60)
+                    )
+                    if number == kill_at:
+                        await asyncio.sleep(0.15)  # embedding takes longer: this is in the middle of the batch
+                        if victim == "store" and weaviate is not None:
+                            weaviate.kill()
+                        else:
+                            stack.kill("retriever" if victim == "store" else victim)
+                        with pytest.raises(grpc.aio.AioRpcError):
+                            await call
+                        return kinds
+                    kinds += [outcome.kind for outcome in (await call).outcomes]
+            return kinds
+
+        await run_import(3, "gateway")
+        stack.start("gateway")
+        await run_import(6, "store")
+        if weaviate is not None:
+            weaviate.start()
+        else:
+            stack.start("retriever")
+        kinds = await run_import(None)
+        assert set(kinds) <= {OutcomeKind.OUTCOME_KIND_CREATED, OutcomeKind.OUTCOME_KIND_UNCHANGED}
+        assert len(kinds) == 60
+        async with open_channel(stack.target("gateway"), "gateway", stack.cli) as channel:
+            rag = RagServiceStub(channel)
+            listed = await rag.ListCollections(pb.ListCollectionsRequest(), metadata=TENANT)
+            assert [one.documents for one in listed.collections] == [60]
+            for mode in (pb.SEARCH_MODE_KEYWORD, pb.SEARCH_MODE_VECTOR):
+                found = await rag.Search(pb.SearchRequest(query="打印机脱机", limit=1000, mode=mode), metadata=TENANT)
+                ids = [source.passage.document_id for source in found.sources]
+                assert sorted(ids) == sorted(document.id for document in tickets)
+    finally:
+        if stack is not None:
+            stack.stop()
+        if weaviate is not None:
+            weaviate.stop()

@@ -1,0 +1,187 @@
+"""How a process leaves, what it traces, and how its credentials change."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from ragkeep.gateway.v1 import gateway_pb2 as pb
+from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
+from ragkeep_runtime.channel import open_channel
+from tests.stack import SERVICES, Stack
+from tests.tickets import SAMPLE
+
+pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite"), pytest.mark.engine("quote")]
+TENANT = (("ragkeep-tenant", "process"),)
+
+
+class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
+    """Receives OTLP as a collector does, and keeps it."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[str, object]] = []
+        self.lock = threading.Lock()
+
+    def Export(self, request: object, context: object) -> object:
+        """Keeps (service, span)."""
+        with self.lock:
+            for resource in request.resource_spans:  # type: ignore[attr-defined]
+                service = next(a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
+                self.spans += [(service, span) for scope in resource.scope_spans for span in scope.spans]
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[Receiver, str]]:
+    """A receiver on a free loopback port."""
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    found = Receiver()
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(found, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield found, f"http://127.0.0.1:{port}"
+    server.stop(0)
+
+
+async def test_one_question_is_one_trace_over_all_four_processes(tmp_path: Path, receiver: tuple[Receiver, str]) -> None:
+    """The caller's W3C context is the root; each RPC has a span on both sides; each engine call has one below its RPC."""
+    collector, endpoint = receiver
+    stack = Stack(tmp_path, {name: {"RAGKEEP_OTLP_ENDPOINT": endpoint} for name in SERVICES})
+    trace_id, root = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    try:
+        stack.start()
+        async with open_channel(stack.target("gateway"), "gateway", stack.cli) as channel:
+            rag = RagServiceStub(channel)
+            await rag.ImportDocuments(pb.ImportDocumentsRequest(documents=SAMPLE[:2]), metadata=TENANT)
+            # The raw channel's method: our own client interceptor would begin a trace of its own.
+        key, cert, ca = stack.cli.read()
+        options = [("grpc.default_authority", "gateway.ragkeep.internal")]
+        async with grpc.aio.secure_channel(
+            stack.target("gateway"), grpc.ssl_channel_credentials(ca, key, cert), options=options
+        ) as raw:
+            parent = ("traceparent", f"00-{trace_id}-{root}-01")
+            [event async for event in RagServiceStub(raw).Ask(pb.AskRequest(question="忘记密码"), metadata=(*TENANT, parent))]
+    finally:
+        stack.stop()
+    spans = {
+        span.span_id: (service, span)  # type: ignore[attr-defined]
+        for service, span in collector.spans
+        if span.trace_id.hex() == trace_id  # type: ignore[attr-defined]
+    }
+
+    def path(span_id: bytes) -> list[str]:
+        service, span = spans[span_id]
+        parent_id = span.parent_span_id  # type: ignore[attr-defined]
+        above = [] if parent_id.hex() == root else path(parent_id)
+        return [*above, f"{service.removeprefix('ragkeep-')}:{span.name.rpartition('/')[2]}"]  # type: ignore[attr-defined]
+
+    paths = {" > ".join(path(span_id)) for span_id in spans}
+    for expected in (
+        "gateway:Ask",
+        "gateway:Ask > gateway:Embed > embedder:Embed > embedder:e5.embed",
+        "gateway:Ask > gateway:Search > retriever:Search > retriever:store.search",
+        "gateway:Ask > gateway:Generate > generator:Generate",
+    ):
+        assert expected in paths, paths
+    assert {service for service, _ in spans.values()} == {f"ragkeep-{name}" for name in SERVICES}
+    assert not any("密码" in str(span) for _, span in spans.values())
+
+
+async def test_a_stop_signal_lets_calls_in_flight_end_and_refuses_new_ones(tmp_path: Path) -> None:
+    """Drain: the import that runs completes, the process leaves with 0."""
+    stack = Stack(tmp_path)
+    try:
+        stack.start()
+        async with open_channel(stack.target("gateway"), "gateway", stack.cli) as channel:
+            rag = RagServiceStub(channel)
+            await rag.ListCollections(pb.ListCollectionsRequest(), metadata=TENANT)
+            call = asyncio.ensure_future(rag.ImportDocuments(pb.ImportDocumentsRequest(documents=SAMPLE), metadata=TENANT))
+            await asyncio.sleep(0.05)
+            stack.processes["gateway"].send_signal(signal.SIGTERM)
+            assert len((await call).outcomes) == len(SAMPLE)
+        assert await asyncio.to_thread(stack.processes["gateway"].wait, 10) == 0
+        assert "draining" in stack.log("gateway")
+        assert "stopped" in stack.log("gateway")
+    finally:
+        stack.stop()
+
+
+async def test_a_second_signal_leaves_at_once(tmp_path: Path) -> None:
+    """Without waiting for the call in flight."""
+    stack = Stack(tmp_path)
+    try:
+        stack.start()
+        async with open_channel(stack.target("gateway"), "gateway", stack.cli) as channel:
+            rag = RagServiceStub(channel)
+            await rag.ListCollections(pb.ListCollectionsRequest(), metadata=TENANT)
+            many = [*SAMPLE, *SAMPLE]
+            call = asyncio.ensure_future(rag.ImportDocuments(pb.ImportDocumentsRequest(documents=many), metadata=TENANT))
+            await asyncio.sleep(0.05)
+            gateway = stack.processes["gateway"]
+            began = time.monotonic()
+            gateway.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.05)
+            gateway.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(gateway.wait, 5) == 130
+            assert time.monotonic() - began < 1
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+    finally:
+        stack.stop()
+
+
+async def test_certificates_are_followed_when_the_files_change(tmp_path: Path) -> None:
+    """New connections meet the new certificate; no restart."""
+    stack = Stack(tmp_path)
+    try:
+        stack.start("embedder", "retriever", "generator", "gateway")
+        identity = stack.identities["gateway"]
+        serial = _serial(stack)
+        renewed = stack.authority.issue(
+            "gateway-new", uris=["spiffe://ragkeep.internal/gateway"], dns=["gateway.ragkeep.internal"]
+        )
+        renewed.key.replace(identity.key)
+        renewed.cert.replace(identity.cert)
+        assert _serial(stack) != serial
+    finally:
+        stack.stop()
+
+
+def _serial(stack: Stack) -> int:
+    import socket
+    import ssl
+
+    from cryptography import x509
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(stack.authority.ca)
+    context.load_cert_chain(stack.cli.cert, stack.cli.key)
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(("127.0.0.1", stack.ports["gateway"]), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname="gateway.ragkeep.internal") as secured,
+    ):
+        der = secured.getpeercert(binary_form=True)
+        assert der is not None
+        return x509.load_der_x509_certificate(der).serial_number
+
+
+def test_a_port_in_use_is_said_and_nothing_starts(stack: Stack, tmp_path: Path) -> None:
+    """A second process on the same address does not silently share it."""
+    second = Stack(tmp_path)
+    second.ports["embedder"] = stack.ports["embedder"]
+    try:
+        second.start("embedder", wait=False)
+        assert second.processes["embedder"].wait(20) == 1
+        assert f"cannot listen on {stack.target('embedder')}" in second.log("embedder")
+    finally:
+        second.stop()
