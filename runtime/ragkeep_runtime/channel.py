@@ -50,6 +50,9 @@ def open_channel(target: str, name: str, identity: Identity, trust_domain: str =
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        # A service that came back is found within a second; by default the wait grows to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.dns_min_time_between_resolutions_ms", 1000),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 10_000),

@@ -141,25 +141,17 @@ async def test_only_whole_passages_that_fit_are_used(ollama_server: OllamaProces
 
 @pytest.mark.engine("ollama")
 async def test_leaving_stops_the_engines_work(ollama_server: OllamaProcess) -> None:
-    """Seen at Ollama: its one slot is free for the next caller long before the abandoned answer could have ended."""
+    """Seen at Ollama: its runner computes while the answer streams, and is idle soon after the caller left."""
     model = OllamaLanguageModel(
         ollama_server.url, CHAT_MODEL, Defaults(num_ctx=2048, max_tokens=1500, temperature=1, num_thread=1)
     )
     question = Question("Write a very long story about printers.", PASSAGES, Options(seed=3, max_tokens=1500))
     await answered(model, "Warm up.", max_tokens=1)
-    before = ollama_server.log.read_text().count("aborting completion request due to client closing the connection")
     async with aclosing(model.answer(question)) as events:  # type: ignore[type-var]
         async for _ in events:
             break
-    for _ in range(50):
-        now = ollama_server.log.read_text().count("aborting completion request due to client closing the connection")
-        if now > before:
-            break
-        await asyncio.sleep(0.1)
-    assert now > before
-    began = time.monotonic()
-    await answered(model, "Short.", max_tokens=1)
-    assert time.monotonic() - began < 10
+        assert await asyncio.to_thread(ollama_server.load) > 0.5
+    assert await asyncio.to_thread(ollama_server.becomes_idle, 3)
     await model.close()
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.engines.process import CACHE, EngineProcess, binary
@@ -37,6 +39,25 @@ class OllamaProcess(EngineProcess):
         }
         command = [str(binary("ollama")), "serve"]
         super().__init__(command, env, f"http://127.0.0.1:{port}", "/api/version", folder / "ollama.log")
+
+    def load(self, seconds: float = 0.3) -> float:
+        """Cores that the engine's runners keep busy, measured over some time: 0 is idle."""
+
+        def used() -> float:
+            times = [child.cpu_times() for child in psutil.Process(self.pid).children(recursive=True)]
+            return sum(one.user + one.system for one in times)
+
+        before = used()
+        time.sleep(seconds)
+        return (used() - before) / seconds
+
+    def becomes_idle(self, within_s: float) -> bool:
+        """Whether the runners stop working in that time."""
+        until = time.monotonic() + within_s
+        while time.monotonic() < until:
+            if self.load() < 0.2:
+                return True
+        return False
 
 
 @pytest.fixture(scope="session")

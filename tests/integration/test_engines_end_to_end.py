@@ -22,7 +22,6 @@ from tests.stack import Stack
 from tests.tickets import SAMPLE, ticket
 
 TENANT = (("ragkeep-tenant", "real"),)
-ABORTED = "aborting completion request due to client closing the connection"
 
 
 def real_env(ollama: OllamaProcess, weaviate: WeaviateProcess) -> dict[str, dict[str, str]]:
@@ -84,8 +83,7 @@ async def test_a_question_is_answered_by_the_real_engines(real_stack: Stack) -> 
 @pytest.mark.engine("ollama")
 @pytest.mark.engine("weaviate")
 async def test_cancelling_an_ask_stops_ollama(real_stack: Stack, ollama_server: OllamaProcess) -> None:
-    """Through gateway and generator, down to the engine's own log."""
-    before = ollama_server.log.read_text().count(ABORTED)
+    """Through gateway and generator: the engine's runner computes before, and is idle soon after."""
     async with open_channel(real_stack.target("gateway"), "gateway", real_stack.cli) as channel:
         rag = RagServiceStub(channel)
         await rag.ImportDocuments(pb.ImportDocumentsRequest(documents=SAMPLE), metadata=TENANT)
@@ -94,12 +92,9 @@ async def test_cancelling_an_ask_stops_ollama(real_stack: Stack, ollama_server: 
         async for event in call:
             if event.WhichOneof("event") == "delta":
                 break
+        assert await asyncio.to_thread(ollama_server.load) > 0.5
         call.cancel()
-        for _ in range(100):
-            if ollama_server.log.read_text().count(ABORTED) > before:
-                break
-            await asyncio.sleep(0.05)
-    assert ollama_server.log.read_text().count(ABORTED) > before
+        assert await asyncio.to_thread(ollama_server.becomes_idle, 3)
 
 
 @pytest.mark.engine("e5")
@@ -111,12 +106,14 @@ async def test_an_engine_that_is_gone_is_named_to_the_caller_within_two_seconds(
         "retriever": {"RAGKEEP_ENGINE": "weaviate", "RAGKEEP_WEAVIATE_URL": "http://127.0.0.1:9"},
     }
     for name, engine, word in (("generator", "ollama", "ollama serve"), ("retriever", "weaviate", "Start it")):
-        stack = Stack(tmp_path / name, {name: dead[name]}) if (tmp_path / name).mkdir() is None else None
-        assert stack is not None
+        (tmp_path / name).mkdir()
+        stack = Stack(tmp_path / name, {name: dead[name]})
         try:
             stack.start(wait=False)
             for other in ("embedder", "gateway", *({"retriever", "generator"} - {name})):
                 stack.wait_ready(other)
+            while "ENGINE_UNREACHABLE" not in str(stack.readiness(name)):
+                await asyncio.sleep(0.05)  # the test's own time limit ends this
             async with open_channel(stack.target("gateway"), "gateway", stack.cli) as channel:
                 rag = RagServiceStub(channel)
                 if name == "generator":
@@ -129,9 +126,7 @@ async def test_an_engine_that_is_gone_is_named_to_the_caller_within_two_seconds(
             assert (error.reason, error.metadata["engine"]) == ("ENGINE_UNREACHABLE", engine)
             assert "127.0.0.1:9" in error.message
             assert word in error.message
-            status, body = stack.readiness(name)
-            assert status == 503
-            assert "ENGINE_UNREACHABLE" in str(body)
+            assert stack.readiness(name)[0] == 503
         finally:
             stack.stop()
 
@@ -150,8 +145,9 @@ async def test_a_killed_import_is_resumed_and_every_ticket_is_there_once(
     """kill -9 of the gateway, then of the store's process, in the middle; the same import again completes it."""
     weaviate = WeaviateProcess(tmp_path) if store == "weaviate" else None
     env: dict[str, dict[str, str]] = {}
-    tickets = [ticket(f"T-{n}", title=f"打印机 {n} 号脱机") for n in range(60)]
-    batches = [tickets[at : at + 6] for at in range(0, len(tickets), 6)]
+    solution = "取消“脱机使用打印机”，再重启后台打印服务，并重新添加网络打印机。" * 5
+    tickets = [ticket(f"T-{n}", title=f"打印机 {n} 号脱机", solution=solution) for n in range(60)]
+    batches = [tickets[at : at + 10] for at in range(0, len(tickets), 10)]
     stack = None
     try:
         if weaviate is not None:
@@ -184,13 +180,14 @@ async def test_a_killed_import_is_resumed_and_every_ticket_is_there_once(
                     kinds += [outcome.kind for outcome in (await call).outcomes]
             return kinds
 
-        await run_import(3, "gateway")
+        await run_import(2, "gateway")
         stack.start("gateway")
-        await run_import(6, "store")
+        await run_import(4, "store")
         if weaviate is not None:
             weaviate.start()
         else:
             stack.start("retriever")
+        await asyncio.sleep(1.5)  # channels look for a lost service every second
         kinds = await run_import(None)
         assert set(kinds) <= {OutcomeKind.OUTCOME_KIND_CREATED, OutcomeKind.OUTCOME_KIND_UNCHANGED}
         assert len(kinds) == 60
