@@ -11,9 +11,7 @@ import urllib.request
 from pathlib import Path
 
 # SmolLM2's own chat format.
-CHAT_TEMPLATE = (
-    "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
-)
+CHAT_TEMPLATE = "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
 # Two files are called config.json: each keeps its path below the model's folder.
 MINILM_FILES = (
     "config.json",
