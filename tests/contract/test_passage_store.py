@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import random
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -322,17 +323,18 @@ async def test_the_two_stores_agree(tmp_path: Path, weaviate_server: WeaviatePro
     """The same documents and questions give the same first hit and nearly the same first five, in every mode."""
     from ragkeep_retriever.weaviate import WeaviateStore
 
-    words = "密码 打印机 网络 VPN update reset 账号 邮箱 printer error 809 备份 T-1042 驱动 login 慢".split()
-    chance = random.Random(7)
-    documents = [document(f"d{n}", " ".join(chance.choices(words, k=8)) + f" 编号{n}") for n in range(200)]
-    questions = [" ".join(chance.sample(words, 3)) for _ in range(30)]
+    with open("examples/service_tickets.csv", newline="") as file:
+        tickets = list(csv.DictReader(file))
+    with open("examples/questions.csv", newline="") as file:
+        questions = [row["question"] for row in csv.DictReader(file)]
+    documents = [document(t["ticket_id"], "\n".join(t.values())) for t in tickets]
     both: list[PassageStore] = [SqliteStore(tmp_path), WeaviateStore(weaviate_server.url, weaviate_server.grpc_port)]
     definition = Collection(name=f"c-{uuid.uuid4().hex[:12]}", fields=FIELDS, content_template="{title}", space=SPACE)
     made = [await store.create_collection(definition) for store in both]
     for store, collection in zip(both, made, strict=True):
-        await store.put("demo", collection, documents[:100])
-        await store.put("demo", collection, documents[100:])
-    overlap = same_first = total = 0
+        await store.put("demo", collection, documents[:60])
+        await store.put("demo", collection, documents[60:])
+    overlap = same_first = hits = total = 0
     for question in questions:
         for query in (
             Query(text=question),
@@ -341,14 +343,16 @@ async def test_the_two_stores_agree(tmp_path: Path, weaviate_server: WeaviatePro
         ):
             a, b = [ids(await s.search(ALL, c, query)) for s, c in zip(both, made, strict=True)]
             overlap += len(set(a) & set(b))
-            same_first += a[0] == b[0]
+            same_first += a[:1] == b[:1]
+            hits += max(len(a), len(b))
             total += 1
     for store in both:
         await store.close()
     assert query_tokens("T-1042")
-    # Ties among equal scores are broken differently; measured: .97 and more.
-    assert overlap / (5 * total) > 0.9
-    assert same_first / total > 0.9
+    # Only the idf differs (FTS5's is lower for common tokens). Printed, so that a drift is seen before it fails.
+    print(f"overlap {overlap / hits:.3f}, same first {same_first / total:.3f}")
+    assert overlap / hits > 0.9
+    assert same_first / total > 0.95
 
 
 @pytest.mark.engine("weaviate")
