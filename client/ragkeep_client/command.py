@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated
 
 import typer
@@ -14,6 +13,7 @@ from ragkeep_client.commands.down import down
 from ragkeep_client.commands.import_ import import_
 from ragkeep_client.commands.search import search
 from ragkeep_client.commands.up import up
+from ragkeep_client.output import mute_stdout
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command()(up)
@@ -49,8 +49,7 @@ def main() -> None:
     try:
         app(prog_name="ragkeep")
     except BrokenPipeError:
-        # What reads the output has gone; nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute_stdout()
         raise SystemExit(1) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import sys
 from collections.abc import Coroutine
 from functools import cached_property
@@ -33,6 +34,11 @@ class CommandError(Exception):
 def plain(text: str) -> str:
     """The text without control characters."""
     return text.translate(_CONTROLS)
+
+
+def mute_stdout() -> None:
+    """For when what read it has gone: nothing may be written at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Output:
@@ -109,6 +115,8 @@ def _outcome(work: Coroutine[Any, Any, T]) -> tuple[T | None, CommandError | Non
             return None, CommandError(error.reason, error.message)
         hint = "Something else listens there, or the certificates of this data folder are not its own."
         return None, CommandError("NOT_RUNNING", f"{error.message} {hint if unreachable == 'TLS' else NOT_RUNNING}")
+    except BrokenPipeError:
+        raise  # what read the output has gone; main ends quietly
     except OSError as error:
         return None, CommandError("FILE_UNREADABLE", f"{error.filename or 'A file'}: {error.strerror or error}.")
     except KeyboardInterrupt:

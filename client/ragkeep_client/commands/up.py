@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ragkeep_client.folder import DEFAULT, TENANT, DataFolder, DataOption, Running, State, write_private
-from ragkeep_client.output import CommandError, JsonOption, Output
+from ragkeep_client.output import CommandError, JsonOption, Output, mute_stdout
 
 if TYPE_CHECKING:
     from ragkeep_client.engines import Choice
@@ -119,7 +119,11 @@ class _Up:
             self._start(launches, choices, addresses, lock)
             self._wait_until_ready(addresses)
             self.folder.write_engines({service: choice.kept for service, choice in choices.items()})
-            self._tell(choices, addresses)
+            try:
+                self._tell(choices, addresses)
+            except (BrokenPipeError, SystemExit):  # rich makes the latter of the former
+                # Whoever read the table has gone; what was started stays.
+                mute_stdout()
             if self.detach:
                 return
             self._watch()
