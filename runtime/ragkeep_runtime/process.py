@@ -33,7 +33,7 @@ log = get_logger()
 # Between saying "not serving" and refusing: time for balancers to hear it.
 _LAG_S = 0.2
 # New pods are found, and old identities end, when connections do; the grace is longer than the longest stream.
-_CONNECTION_AGE_MS, _CONNECTION_GRACE_MS = 30 * 60_000, 330_000
+CONNECTION_AGE_S, CONNECTION_GRACE_S = 30 * 60, 330
 
 S = TypeVar("S", bound=ProcessSettings)
 
@@ -123,8 +123,8 @@ def _grpc_server(settings: ProcessSettings, edge: Edge, server: Server) -> tuple
             ("grpc.so_reuseport", 0),  # else a second process on the same port silently shares it
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),
-            ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS),
+            ("grpc.max_connection_age_ms", CONNECTION_AGE_S * 1000),
+            ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_S * 1000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
         ],

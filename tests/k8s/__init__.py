@@ -1,0 +1,1 @@
+"""Tests of the manifests: quick ones on what they render to, and real ones on a control plane."""
