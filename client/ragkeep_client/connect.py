@@ -1,11 +1,15 @@
-"""The command's own connection to the gateway of a data folder."""
+"""The command's own connection: to the gateway of a data folder, or to one that the environment names (RAGKEEP_GATEWAY)."""
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ragkeep_client.certificates import CLI_FILE, Certificates
 from ragkeep_client.client import Client
@@ -14,19 +18,45 @@ from ragkeep_client.output import CommandError
 from ragkeep_runtime.tls import Identity
 
 
+class Remote(BaseSettings):
+    """A gateway elsewhere, and who the command is there. Read where RAGKEEP_GATEWAY is set; the data folder then plays no part."""
+
+    model_config = SettingsConfigDict(env_prefix="RAGKEEP_", extra="ignore", frozen=True)
+
+    gateway: str = Field(min_length=1, description="Where the gateway is: host:port, or dns:///host:port for all its replicas.")
+    tls_cert: Path = Field(description="PEM file of the caller's certificate.")
+    tls_key: Path = Field(description="PEM file of its private key.")
+    tls_ca: Path = Field(description="PEM file of the authorities that the gateway's certificate must come from.")
+    trust_domain: str = Field("ragkeep.internal", description="Trust domain of the installation.")
+
+
 @asynccontextmanager
 async def connected(data: Path, tenant: str) -> AsyncGenerator[Client]:
-    """A client for the tenant. Raises CommandError where nothing was started with the folder."""
-    folder = DataFolder(data)
-    target = folder.gateway()
-    certificates = Certificates(folder.certificates)
-    cert, key = certificates.files(CLI_FILE)
+    """A client for the tenant. Raises CommandError where nothing was started with the folder, or a certificate cannot be used."""
+    remote = _remote()
+    if remote is not None:
+        target, identity, trust_domain = remote.gateway, Identity(remote.tls_cert, remote.tls_key, remote.tls_ca), remote.trust_domain
+        way_out = "RAGKEEP_TLS_CERT, RAGKEEP_TLS_KEY and RAGKEEP_TLS_CA name them."
+    else:
+        folder = DataFolder(data)
+        certificates = Certificates(folder.certificates)
+        target = folder.gateway()
+        identity, trust_domain = Identity(*certificates.files(CLI_FILE), certificates.ca), "ragkeep.internal"
+        way_out = "`ragkeep up` makes them."
     try:
-        client = Client(target, Identity(cert, key, certificates.ca), tenant=tenant)
+        client = Client(target, identity, tenant=tenant, trust_domain=trust_domain)
     except (OSError, ssl.SSLError) as error:
-        raise CommandError(
-            "DATA_FOLDER_UNUSABLE",
-            f"The certificates in {certificates.folder} cannot be used: {error}. `ragkeep up` makes them.",
-        ) from None
+        code = "DATA_FOLDER_UNUSABLE" if remote is None else "CERTIFICATE_UNUSABLE"
+        raise CommandError(code, f"The certificates in {identity.cert.parent} cannot be used: {error}. {way_out}") from None
     async with client:
         yield client
+
+
+def _remote() -> Remote | None:
+    if not os.environ.get("RAGKEEP_GATEWAY"):
+        return None
+    try:
+        return Remote()  # type: ignore[call-arg]  # the environment is the only source
+    except ValidationError as error:
+        wrong = "; ".join(f"RAGKEEP_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
+        raise CommandError("SETTINGS_WRONG", f"RAGKEEP_GATEWAY is set, so these are needed too. {wrong}") from None

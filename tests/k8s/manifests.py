@@ -6,6 +6,7 @@ import copy
 import functools
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,18 @@ def render(folder: Path | str) -> list[Object]:
 def overlay(name: str) -> list[Object]:
     """The objects of an overlay."""
     return render(ROOT / "overlays" / name)
+
+
+def component_on(name: str, *components: str) -> list[Object]:
+    """An overlay with components added to it, as the docs tell to: a kustomization that names both."""
+    root = ROOT.resolve()
+    with tempfile.TemporaryDirectory(dir=root / "overlays") as folder:
+        lines = {
+            "resources": [f"../{name}"],
+            "components": [f"../../components/{component}" for component in components],
+        }
+        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(lines))
+        return render(folder)
 
 
 def of_kind(objects: list[Object], *kinds: str) -> list[Object]:
@@ -82,11 +95,15 @@ def ports(one: Object) -> dict[str, int]:
 def without(objects: list[Object], path: tuple[Any, ...]) -> list[Object]:
     """A copy of the objects without what lies at the path (an object's position, then keys)."""
     changed = copy.deepcopy(objects)
-    at: Any = changed
-    for step in path[:-1]:
-        at = at[step]
-    del at[path[-1]]
+    del at_path(changed, path[:-1])[path[-1]]
     return changed
+
+
+def at_path(tree: Any, path: tuple[Any, ...]) -> Any:
+    """What lies at a path."""
+    for step in path:
+        tree = tree[step]
+    return tree
 
 
 def paths_to(tree: Any, key: str, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

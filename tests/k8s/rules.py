@@ -126,9 +126,16 @@ def probes(objects: list[Object]) -> list[str]:
             if found.get("port") != "health" or found.get("path") != path or path not in served:
                 wrong.append(f"{service}: {probe} is not {path} on the health port")
     for workload in workloads(objects):
+        name = workload["metadata"]["name"]
+        for one in pod(workload)["containers"]:
+            missing = {"startupProbe", "readinessProbe", "livenessProbe"} - set(one)
+            wrong += [f"{name}/{one['name']}: has no {probe}" for probe in missing]
         for one in pod(workload).get("initContainers", []):
             if one.get("restartPolicy") == "Always" and "startupProbe" not in one:
-                wrong.append(f"{workload['metadata']['name']}/{one['name']}: the service starts before its sidecar is there")
+                wrong.append(f"{name}/{one['name']}: the service starts before its sidecar is there")
+            # Envoy ends by itself where it fails; an engine may hang.
+            if one["name"] == "ollama" and "livenessProbe" not in one:
+                wrong.append(f"{name}/{one['name']}: is not started anew where it hangs")
     return wrong
 
 
@@ -150,6 +157,12 @@ def ending(objects: list[Object]) -> list[str]:
             wrong.append(f"{service}: is killed before it has drained")
         if process.CONNECTION_GRACE_S <= deadline.LONGEST or grace < process.CONNECTION_GRACE_S:
             wrong.append(f"{service}: connections end before the longest answer")
+    weaviate = named(objects, "StatefulSet", "weaviate")
+    assert weaviate
+    if "preStop" not in container(objects, "weaviate", "weaviate").get("lifecycle", {}):
+        wrong.append("weaviate: does not leave DNS before it ends")
+    if pod(weaviate).get("terminationGracePeriodSeconds", 30) < 120:
+        wrong.append("weaviate: is killed while it writes its memory to disk")
     return wrong
 
 
@@ -282,11 +295,22 @@ def engines(objects: list[Object]) -> list[str]:
     nodes = stateful["spec"]["replicas"]
     if env.get("RAFT_BOOTSTRAP_EXPECT") != str(nodes):
         wrong.append("weaviate: waits for another number of nodes than there are")
-    if nodes > 1 and env.get("RAFT_JOIN") != ",".join(f"weaviate-{number}" for number in range(nodes)):
+    meeting = named(objects, "Service", stateful["spec"]["serviceName"])
+    if not meeting or meeting["spec"].get("publishNotReadyAddresses") is not True:
+        wrong.append("weaviate: its nodes cannot find each other before they are ready")
+    elif nodes > 1 and (
+        env.get("RAFT_JOIN") != ",".join(f"weaviate-{number}" for number in range(nodes))
+        or not env.get("CLUSTER_JOIN", "").startswith(f"{meeting['metadata']['name']}.{meeting['metadata']['namespace']}.svc")
+    ):
         wrong.append("weaviate: its nodes do not find each other")
     if environment(container(objects, "retriever", "retriever")).get("RAGKEEP_WEAVIATE_REPLICAS") != str(nodes):
         wrong.append("retriever: replicates to another number of nodes than there are")
     return wrong
+
+
+def _newest_tls(tls: Object) -> bool:
+    """Whether a TLS context of Envoy speaks 1.3 and nothing older."""
+    return set(tls.get("common_tls_context", {}).get("tls_params", {}).values()) == {"TLSv1_3"}
 
 
 def proxies(objects: list[Object]) -> list[str]:
@@ -304,10 +328,13 @@ def proxies(objects: list[Object]) -> list[str]:
             wrong.append(f"{name}: its proxy has no configuration")
             continue
         envoy = yaml.safe_load(data["envoy.yaml"])
-        trust = {one["name"]: one for one in yaml.safe_load(data["trust.yaml"])["resources"]}
         text = data["envoy.yaml"]
         peer = "only-the-retriever" if other == "retriever" else "only-weaviate"
-        names = trust[peer]["validation_context"]["match_typed_subject_alt_names"]
+        secrets = [yaml.safe_load(data[file])["resources"] for file in data if file != "envoy.yaml"]
+        if any(len(found) != 1 for found in secrets):
+            wrong.append(f"{name}: Envoy takes one secret a file")
+        trust = {one["name"]: one for found in secrets for one in found}
+        names = trust.get(peer, {}).get("validation_context", {}).get("match_typed_subject_alt_names")
         if (
             names != [{"san_type": "URI", "matcher": {"exact": f"spiffe://{TRUST_DOMAIN}/{other}"}}]
             or f"name: {peer}" not in text
@@ -316,13 +343,15 @@ def proxies(objects: list[Object]) -> list[str]:
         for listener in envoy["static_resources"]["listeners"]:
             address = listener["address"]["socket_address"]["address"]
             tls = listener["filter_chains"][0].get("transport_socket", {}).get("typed_config", {})
-            encrypted = tls.get("require_client_certificate") is True and "TLSv1_3" in str(tls.get("common_tls_context", {}))
+            encrypted = tls.get("require_client_certificate") is True and _newest_tls(tls)
             if address != "127.0.0.1" and not encrypted and listener["name"] != "health":
                 wrong.append(f"{name}: the proxy's listener {listener['name']} takes plaintext from the network")
         for cluster in envoy["static_resources"]["clusters"]:
             endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
-            if endpoint["address"] != "127.0.0.1" and "transport_socket" not in cluster:
-                wrong.append(f"{name}: the proxy's cluster {cluster['name']} sends plaintext into the network")
+            if endpoint["address"] != "127.0.0.1" and not _newest_tls(
+                cluster.get("transport_socket", {}).get("typed_config", {})
+            ):
+                wrong.append(f"{name}: the proxy's cluster {cluster['name']} sends plaintext, or old TLS, into the network")
     retriever, weaviate = (
         yaml.safe_load(configs[name]["envoy.yaml"]) if configs[name] else {} for name in ("retriever", "weaviate")
     )

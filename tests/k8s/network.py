@@ -1,0 +1,112 @@
+"""Who may talk to whom: what the contract, the engines and DNS need, and what an independent evaluator (cyclonus) says that the
+NetworkPolicies let through, on both ends."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from google.protobuf.descriptor import ServiceDescriptor
+
+from ragkeep_runtime.access import ANY, rules_of
+from tests.k8s.manifests import CACHE, SERVICES, Object, container, named, of_kind, pod, ports, workloads
+from tests.k8s.rules import default_port
+
+# (from, to, port, protocol)
+Pair = tuple[str, str, int, str]
+NAMESPACE = "ragkeep"
+CALLER, STRANGER, INTRUDER, DNS, INTERNET = "caller", "stranger", "intruder", "kube-dns", "internet"
+COLLECTOR = "collector"
+
+
+def services_of_the_contract() -> list[ServiceDescriptor]:
+    """Every service of every proto."""
+    found: list[ServiceDescriptor] = []
+    for proto in sorted(Path("protos").rglob("*.proto")):
+        module = ".".join(proto.relative_to("protos").with_name(proto.stem + "_pb2").parts)
+        found += importlib.import_module(module).DESCRIPTOR.services_by_name.values()
+    return found
+
+
+def needed(objects: list[Object], services: Iterable[ServiceDescriptor]) -> set[Pair]:
+    """The pairs that the access rules need, with the engine behind its proxies, tracing where it is on, and DNS."""
+    pairs: set[Pair] = set()
+    for service in services:
+        server = service.full_name.split(".")[1]  # ragkeep.<server>.v1.…
+        for rule in rules_of([service]).values():
+            for peer in rule.peers:
+                pairs.add((CALLER if peer == ANY else peer, server, default_port(server, "listen"), "TCP"))
+    weaviate = named(objects, "Service", "weaviate")
+    assert weaviate
+    pairs |= {("retriever", "weaviate", port["port"], "TCP") for port in weaviate["spec"]["ports"]}
+    cluster = container(objects, "weaviate", "weaviate")["ports"]
+    pairs |= {("weaviate", "weaviate", port["containerPort"], port.get("protocol", "TCP")) for port in cluster}
+    # Names are looked up by who dials one: channels of the gateway, the proxy beside the retriever, Weaviate's nodes.
+    looking_up = {"gateway", "retriever", "weaviate"}
+    for service_name in SERVICES:
+        env = {entry["name"]: entry.get("value", "") for entry in container(objects, service_name, service_name)["env"]}
+        endpoint = env.get("RAGKEEP_OTLP_ENDPOINT", "")
+        if endpoint:
+            pairs.add((service_name, COLLECTOR, int(endpoint.rpartition(":")[2]), "TCP"))
+            looking_up.add(service_name)
+    return pairs | {(name, DNS, 53, protocol) for name in looking_up for protocol in ("TCP", "UDP")}
+
+
+def allowed(objects: list[Object]) -> set[Pair]:
+    """What gets through from or to a pod of ragkeep, of everything that could be tried."""
+    pods = _pods(objects)
+    tried = sorted({(at, "TCP") for at in _every_port(objects)} | {(53, "UDP"), (7102, "UDP")})
+    question = {
+        "policies": of_kind(objects, "NetworkPolicy"),
+        "pods": pods,
+        "ports": [{"port": at, "protocol": protocol} for at, protocol in tried],
+    }
+    answer = subprocess.run(
+        [CACHE / "bin" / "network-policies"], input=json.dumps(question), capture_output=True, text=True, check=True
+    )
+    ours = {one["name"] for one in pods if one["namespace"] == NAMESPACE}
+    found = {(one["from"], one["to"], one["port"], one["protocol"]) for one in json.loads(answer.stdout)}
+    return {pair for pair in found if pair[0] in ours or pair[1] in ours}
+
+
+def _pods(objects: list[Object]) -> list[dict[str, Any]]:
+    """One pod of each workload; beside them a caller, two that nobody knows, DNS, a collector, and an address outside."""
+
+    def one(name: str, namespace: str, labels: dict[str, str]) -> dict[str, Any]:
+        names = {"kubernetes.io/metadata.name": namespace}
+        return {"name": name, "namespace": namespace, "namespaceLabels": names, "labels": labels}
+
+    found = [
+        one(workload["metadata"]["name"], NAMESPACE, workload["spec"]["template"]["metadata"]["labels"])
+        for workload in workloads(objects)
+    ]
+    found += [
+        one(INTRUDER, NAMESPACE, {"app.kubernetes.io/name": "intruder", "app.kubernetes.io/part-of": "ragkeep"}),
+        one(CALLER, "helpdesk", {"ragkeep.internal/caller": "true"}),
+        one(STRANGER, "helpdesk", {"app.kubernetes.io/name": "gateway"}),
+        one(DNS, "kube-system", {"k8s-app": "kube-dns"}),
+        one("other-system", "kube-system", {"k8s-app": "other"}),
+        one(COLLECTOR, "observability", {"app.kubernetes.io/name": "collector"}),
+    ]
+    for number, entry in enumerate(found):
+        entry["ip"] = f"10.1.0.{number + 1}"
+    return [*found, {"name": INTERNET, "namespace": "", "namespaceLabels": {}, "labels": {}, "ip": "203.0.113.7"}]
+
+
+def _every_port(objects: list[Object]) -> set[int]:
+    """All that anything listens on, Ollama's and Weaviate's own included, and what an intruder would try."""
+    found = {22, 53, 80, 443, 4317, 6443, 8080, 11434, 50051}
+    for workload in workloads(objects):
+        spec = pod(workload)
+        for one in [*spec.get("initContainers", []), *spec["containers"]]:
+            found |= set(ports(one).values())
+    for config in of_kind(objects, "ConfigMap"):
+        envoy = yaml.safe_load(config.get("data", {}).get("envoy.yaml", "{}"))
+        for listener in envoy.get("static_resources", {}).get("listeners", []):
+            found.add(listener["address"]["socket_address"]["port_value"])
+    return found
