@@ -19,7 +19,7 @@ from ragkeep_runtime.tls import Identity
 
 
 class Remote(BaseSettings):
-    """A gateway elsewhere, and who the command is there. Read where RAGKEEP_GATEWAY is set; the data folder then plays no part."""
+    """A gateway elsewhere, and who the command is there. Read where RAGKEEP_GATEWAY is set, instead of the data folder."""
 
     model_config = SettingsConfigDict(env_prefix="RAGKEEP_", extra="ignore", frozen=True)
 
@@ -32,10 +32,14 @@ class Remote(BaseSettings):
 
 @asynccontextmanager
 async def connected(data: Path, tenant: str) -> AsyncGenerator[Client]:
-    """A client for the tenant. Raises CommandError where nothing was started with the folder, or a certificate cannot be used."""
+    """A client for the tenant. Raises CommandError where nothing was started, or a certificate cannot be used."""
     remote = _remote()
     if remote is not None:
-        target, identity, trust_domain = remote.gateway, Identity(remote.tls_cert, remote.tls_key, remote.tls_ca), remote.trust_domain
+        target, identity, trust_domain = (
+            remote.gateway,
+            Identity(remote.tls_cert, remote.tls_key, remote.tls_ca),
+            remote.trust_domain,
+        )
         way_out = "RAGKEEP_TLS_CERT, RAGKEEP_TLS_KEY and RAGKEEP_TLS_CA name them."
     else:
         folder = DataFolder(data)
