@@ -6,6 +6,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE = 1
 
 .PHONY: help demo test check lint types imports stubs contract-lint protos engines test-unit test-contract test-integration test-e2e \
+	k8s-test k8s-test-real k8s-tools \
 	requirements clean
 
 help: ## List the targets
@@ -29,8 +30,8 @@ help: ## List the targets
 demo: .venv/.run ## See the whole system work: up, import, ask, down
 	@BIN=$(BIN) scripts/demo.sh
 
-test: .venv/.dev engines ## Every test, quick ones first, on the real engines
-	$(BIN)/python -m pytest tests/unit tests/contract tests/integration tests/e2e
+test: .venv/.dev engines k8s-tools ## Every test but the control plane's, quick ones first, on the real engines
+	$(BIN)/python -m pytest tests/unit tests/k8s tests/contract tests/integration tests/e2e --ignore tests/k8s/real
 
 test-unit: .venv/.dev ## Tests that take milliseconds
 	$(BIN)/python -m pytest tests/unit
@@ -43,6 +44,16 @@ test-integration: .venv/.dev engines ## Real processes, mutual TLS, real engines
 
 test-e2e: .venv/.dev engines ## The command
 	$(BIN)/python -m pytest tests/e2e
+
+k8s-test: .venv/.dev engines k8s-tools ## The manifests: schemas, the contract's pairs, proxies, mutations
+	$(BIN)/python -m pytest tests/k8s --ignore tests/k8s/real
+
+k8s-test-real: .venv/.dev engines ## The manifests on a real control plane, up to a cited answer
+	@scripts/kubernetes.sh real
+	$(BIN)/python -m pytest tests/k8s/real
+
+k8s-tools:
+	@scripts/kubernetes.sh quick
 
 check: lint types imports stubs contract-lint ## ruff, mypy --strict, import rules, stubs up to date, buf lint
 

@@ -22,7 +22,7 @@ def _free_ports(count: int) -> list[int]:
             probe.close()
 
 
-def _pair() -> int:
+def free_pair() -> int:
     """A free port whose successor is free too: Weaviate wants neighbours, else its node finds no leader."""
     while True:
         (port,) = _free_ports(1)
@@ -39,7 +39,7 @@ class WeaviateProcess(EngineProcess):
 
     def __init__(self, folder: Path) -> None:
         self.http_port, self.grpc_port = _free_ports(2)
-        gossip, raft = _pair(), _pair()
+        gossip, raft = free_pair(), free_pair()
         env = {
             "GRPC_PORT": str(self.grpc_port),
             "CLUSTER_HOSTNAME": "node1",
