@@ -243,6 +243,11 @@ def node(name: str, *, zone: str = "a", arch: str = "amd64", cpu: int = 32, memo
     return found
 
 
+def warnings(stderr: str) -> list[str]:
+    """The API server's warnings, as kubectl shows them (what kubectl logs of itself is none)."""
+    return [line for line in stderr.splitlines() if line.startswith("Warning:")]
+
+
 def eventually(check: Callable[[], T | None], what: str, seconds: float = 60) -> T:
     """The first thing that the check returns that is true. Fails with what was waited for."""
     until = time.monotonic() + seconds

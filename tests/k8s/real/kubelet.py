@@ -16,7 +16,7 @@ class Kubelet:
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster = cluster
         self.folder = folder
-        # Pieces of text in environments and mounted files: as they are in the pod, and as they are here. Longest first.
+        # Pieces of text in environments and mounted files: as they are in the pod, and as they are here.
         self.addresses: dict[str, str] = {}
 
     def pod(self, name: str, namespace: str = "ragkeep") -> Pod:
@@ -32,9 +32,8 @@ class Kubelet:
 
     def here(self, text: str) -> str:
         """A text with the addresses of this machine."""
-        for there in sorted(self.addresses, key=len, reverse=True):
-            text = re.sub(rf"{re.escape(there)}(?![0-9])", self.addresses[there], text)
-        return text
+        longest_first = "|".join(re.escape(there) for there in sorted(self.addresses, key=len, reverse=True))
+        return re.sub(rf"({longest_first})(?![0-9])", lambda match: self.addresses[match[1]], text) if longest_first else text
 
     def _lay_out(self, volume: dict[str, Any], folder: Path, namespace: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,9 +83,10 @@ class Pod:
             file.write_text(self._kubelet.here(self._paths(container, file.read_text())))
 
     def _paths(self, container: str, text: str) -> str:
-        for mount in sorted(self.container(container)["volumeMounts"], key=lambda one: len(one["mountPath"]), reverse=True):
-            text = re.sub(rf"{re.escape(mount['mountPath'])}(?=[/}}\s]|$)", str(self._volumes[mount["name"]]), text)
-        return text
+        # In one go: what is put in must not be replaced again (a folder of /tmp, for example).
+        mounts = {mount["mountPath"]: str(self._volumes[mount["name"]]) for mount in self.container(container)["volumeMounts"]}
+        any_mount = "|".join(re.escape(path) for path in sorted(mounts, key=len, reverse=True))
+        return re.sub(rf"({any_mount})(?=[/}}\s]|$)", lambda match: mounts[match[1]], text)
 
     def _from(self, source: dict[str, Any]) -> str:
         if "secretKeyRef" in source:

@@ -23,7 +23,7 @@ from tests.engines.process import EngineProcess, binary
 from tests.engines.weaviate import free_pair
 from tests.k8s.envoy import ENVOY
 from tests.k8s.manifests import SERVICES
-from tests.k8s.real.cluster import Cluster, node
+from tests.k8s.real.cluster import Cluster, node, warnings
 from tests.k8s.real.kubelet import Kubelet
 from tests.stack import free_port
 
@@ -54,7 +54,7 @@ class Site:
                 ["bash", "-euo", "pipefail", "-c", command], cwd=self.folder, env=env, capture_output=True, text=True
             )
             assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
-            assert "Warning" not in done.stderr, f"$ {command}\n{done.stderr}"
+            assert warnings(done.stderr) == [], f"$ {command}"
             self.ran.append(command)
 
 
