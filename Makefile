@@ -6,8 +6,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE = 1
 
 .PHONY: help demo test check lint types imports stubs contract-lint protos engines test-unit test-contract test-integration test-e2e \
-	k8s-test k8s-test-real k8s-tools \
-	requirements clean
+	k8s-test k8s-test-real k8s-tools api-docs api-docs-check requirements clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -55,7 +54,7 @@ k8s-test-real: .venv/.dev engines ## The manifests on a real control plane, up t
 k8s-tools:
 	@scripts/kubernetes.sh quick
 
-check: lint types imports stubs contract-lint ## ruff, mypy --strict, import rules, stubs up to date, buf lint
+check: lint types imports stubs contract-lint api-docs-check ## ruff, mypy --strict, import rules, stubs up to date, buf lint
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -72,6 +71,12 @@ stubs: .venv/.dev
 
 contract-lint: .venv/.dev
 	cd protos && ../$(BIN)/buf lint
+
+api-docs: .venv/.dev ## Write docs/api.md anew from the protos' comments
+	$(BIN)/python scripts/api_docs.py
+
+api-docs-check: .venv/.dev
+	$(BIN)/python scripts/api_docs.py --check
 
 protos: .venv/.dev ## Regenerate the stubs beside the protos
 	BIN=$(BIN) scripts/protos.sh

@@ -1,5 +1,7 @@
-"""Writes docs/api.md from the comments in the protos: the page and the contract are one source. With --check: fails where the page
-is not what the protos say."""
+"""Writes docs/api.md from the comments in the protos: the page and the contract are one source.
+
+With --check: fails where the page is not what the protos say.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ PAGE = Path("docs/api.md")
 ORDER = ("gateway", "types", "generator", "errors", "access", "embedder", "retriever")
 HEAD = """# The API
 
-Made from the protos' comments by `make api-docs`; edit those. Callers use `RagService` alone; the other three services admit the gateway and
-nobody else. Examples in Python and with grpcurl: [examples](api-examples.md).
+Made from the protos' comments by `make api-docs`; edit those. Callers use `RagService` alone; the other three services admit
+the gateway and nobody else.
 """
 _TYPES = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items()}
 
@@ -46,7 +48,7 @@ def files() -> list[FileDescriptorProto]:
     protos = sorted(str(path.relative_to("protos")) for path in Path("protos").rglob("*.proto"))
     with tempfile.NamedTemporaryFile() as out:
         command = ["-Iprotos", "--include_source_info", f"--descriptor_set_out={out.name}", *protos]
-        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *command], check=True)
+        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *command], check=True)  # noqa: S603 - our own protos
         found = FileDescriptorSet.FromString(Path(out.name).read_bytes()).file
     return sorted(found, key=lambda file: ORDER.index(file.package.split(".")[1]))
 
@@ -62,11 +64,9 @@ def page() -> str:
             for place, method in enumerate(service.method):
                 rule = method.options.Extensions[access_pb2.access]
                 stream = "stream " if method.server_streaming else ""
-                lines += [
-                    f"\n#### {service.name}.{method.name}\n",
-                    f"`rpc {method.name}({_short(method.input_type)}) returns ({stream}{_short(method.output_type)})`, for {_who(rule)}.\n",
-                    comments.of(6, number, 2, place),
-                ]
+                shape = f"{method.name}({_short(method.input_type)}) returns ({stream}{_short(method.output_type)})"
+                lines += [f"\n#### {service.name}.{method.name}\n", f"`rpc {shape}`, for {_who(rule)}.\n"]
+                lines.append(comments.of(6, number, 2, place))
         for number, message in enumerate(file.message_type):
             lines += _message(message, comments, (4, number))
         for number, enum in enumerate(file.enum_type):
@@ -80,11 +80,8 @@ def _message(message: DescriptorProto, comments: Comments, path: tuple[int, ...]
     if message.field:
         yield "\n| field | type | what it is |\n|---|---|---|"
     for number, field in enumerate(message.field):
-        one_of = (
-            f" ({message.oneof_decl[field.oneof_index].name})"
-            if field.HasField("oneof_index") and not field.proto3_optional
-            else ""
-        )
+        chosen = field.HasField("oneof_index") and not field.proto3_optional
+        one_of = f" ({message.oneof_decl[field.oneof_index].name})" if chosen else ""
         yield f"| `{field.name}`{one_of} | {_type(field)} | {comments.of(*path, 2, number)} |"
     for number, nested in enumerate(message.nested_type):
         if not nested.options.map_entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from tests.k8s.schemas import problems
 pytestmark = pytest.mark.engine("kustomize")
 
 
+@functools.cache
 def everything() -> dict[str, list[Object]]:
     """All that can be applied: the overlays, the overlays with each component that fits, the caller, the loader of models."""
     found = {name: overlay(name) for name in OVERLAYS}
