@@ -89,6 +89,10 @@ requirements: .venv/bin/uv ## Pin the dependencies anew (hashes, no index addres
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o requirements-dev.txt
+	echo "# What builds and installs the wheel in the image: pinned like everything else. Made by 'make requirements'." \
+	  >deploy/image/build-requirements.txt
+	printf 'hatchling\nuv\n' | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-annotate --no-header --quiet >>deploy/image/build-requirements.txt
 
 clean: ## Remove the environment and the demo's data
 	rm -rf .venv .demo

@@ -14,6 +14,16 @@ parts=(kubectl-$KUBERNETES cert-manager-crds-$CERT_MANAGER "network-policies-$(c
 [[ $level == quick ]] || parts+=({etcd,kube-apiserver,kube-scheduler,kube-controller-manager}-$KUBERNETES kwok-$KWOK
   "cert-manager-$(cat "$sources"/certmanager/{main.go,go.sum} | sha256sum | cut -c1-12)")
 
+# Tests on a control plane make network namespaces: iproute2, and curl inside them.
+if [[ $level == real ]] && ! { command -v ip && command -v ss && command -v curl; } >/dev/null; then
+  if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    say "installing iproute2 and curl"
+    { apt-get update && apt-get install -y iproute2 curl; } >/dev/null
+  else
+    die "iproute2 and curl are needed"
+  fi
+fi
+
 missing=()
 for part in "${parts[@]}"; do done_mark "$part" || missing+=("$part"); done
 if [[ ${#missing[@]} -eq 0 ]]; then

@@ -14,7 +14,7 @@ import yaml
 from google.protobuf.descriptor import ServiceDescriptor
 
 from ragkeep_runtime.access import ANY, rules_of
-from tests.k8s.manifests import CACHE, SERVICES, Object, container, named, of_kind, pod, ports, workloads
+from tests.k8s.manifests import CACHE, SERVICES, Object, at_path, container, named, of_kind, paths_to, pod, ports, workloads
 from tests.k8s.rules import default_port
 
 # (from, to, port, protocol)
@@ -58,11 +58,36 @@ def needed(objects: list[Object], services: Iterable[ServiceDescriptor]) -> set[
 
 
 def allowed(objects: list[Object]) -> set[Pair]:
-    """What gets through from or to a pod of ragkeep, of everything that could be tried."""
+    """What gets through from or to a pod of ragkeep, of everything that could be tried: sent, and taken."""
+    return _evaluate(objects, of_kind(objects, "NetworkPolicy"), ends=(0, 1))
+
+
+def sent(objects: list[Object]) -> set[Pair]:
+    """What pods of ragkeep may send, whoever would take it."""
+    return _evaluate(objects, _one_way(objects, "Egress", "egress"), ends=(0,))
+
+
+def taken(objects: list[Object]) -> set[Pair]:
+    """What pods of ragkeep take, whoever may send it."""
+    return _evaluate(objects, _one_way(objects, "Ingress", "ingress"), ends=(1,))
+
+
+def _one_way(objects: list[Object], kind: str, rules: str) -> list[Object]:
+    """The policies as if there were only this direction."""
+    found = []
+    for policy in of_kind(objects, "NetworkPolicy"):
+        spec = policy["spec"]
+        if kind in spec["policyTypes"]:
+            kept = {"podSelector": spec["podSelector"], "policyTypes": [kind], rules: spec.get(rules, [])}
+            found.append({**policy, "spec": kept})
+    return found
+
+
+def _evaluate(objects: list[Object], policies: list[Object], ends: tuple[int, ...]) -> set[Pair]:
     pods = _pods(objects)
-    tried = sorted({(at, "TCP") for at in _every_port(objects)} | {(53, "UDP"), (7102, "UDP")})
+    tried = sorted((at, protocol) for at in _every_port(objects) for protocol in ("TCP", "UDP", "SCTP"))
     question = {
-        "policies": of_kind(objects, "NetworkPolicy"),
+        "policies": policies,
         "pods": pods,
         "ports": [{"port": at, "protocol": protocol} for at, protocol in tried],
     }
@@ -71,7 +96,7 @@ def allowed(objects: list[Object]) -> set[Pair]:
     )
     ours = {one["name"] for one in pods if one["namespace"] == NAMESPACE}
     found = {(one["from"], one["to"], one["port"], one["protocol"]) for one in json.loads(answer.stdout)}
-    return {pair for pair in found if pair[0] in ours or pair[1] in ours}
+    return {pair for pair in found if any(pair[end] in ours for end in ends)}
 
 
 def _pods(objects: list[Object]) -> list[dict[str, Any]]:
@@ -95,12 +120,23 @@ def _pods(objects: list[Object]) -> list[dict[str, Any]]:
     ]
     for number, entry in enumerate(found):
         entry["ip"] = f"10.1.0.{number + 1}"
-    return [*found, {"name": INTERNET, "namespace": "", "namespaceLabels": {}, "labels": {}, "ip": "203.0.113.7"}]
+    outside = {INTERNET: "203.0.113.7", "site": "192.168.10.20", "metadata-service": "169.254.169.254", "node": "172.16.0.9"}
+    return [
+        *found,
+        *({"name": name, "namespace": "", "namespaceLabels": {}, "labels": {}, "ip": ip} for name, ip in outside.items()),
+    ]
 
 
 def _every_port(objects: list[Object]) -> set[int]:
     """All that anything listens on, Ollama's and Weaviate's own included, and what an intruder would try."""
-    found = {22, 53, 80, 443, 4317, 6443, 8080, 11434, 50051}
+    found = {22, 25, 53, 80, 443, 4317, 6443, 8080, 11434, 50051}
+    # Whatever a policy opens is tried, and a port that nobody thought of.
+    for policy in of_kind(objects, "NetworkPolicy"):
+        for path in paths_to(policy, "port"):
+            found |= {at_path(policy, path)} - {None}
+        for path in paths_to(policy, "endPort"):
+            found |= {at_path(policy, path)}
+    found.add(40_007)
     for workload in workloads(objects):
         spec = pod(workload)
         for one in [*spec.get("initContainers", []), *spec["containers"]]:

@@ -108,8 +108,8 @@ def spread(objects: list[Object]) -> list[str]:
         budget = named(objects, "PodDisruptionBudget", name)
         if not budget or not budget["spec"]["selector"]["matchLabels"].items() <= labels.items():
             wrong.append(f"{name}: no PodDisruptionBudget")
-        elif budget["spec"].get("maxUnavailable") != 1:
-            wrong.append(f"{name}: its PodDisruptionBudget does not let one pod go")
+        elif budget["spec"].get("maxUnavailable") != 1 or budget["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
+            wrong.append(f"{name}: its PodDisruptionBudget holds a drain up")
     return wrong
 
 
@@ -129,6 +129,11 @@ def probes(objects: list[Object]) -> list[str]:
         name = workload["metadata"]["name"]
         for one in pod(workload)["containers"]:
             missing = {"startupProbe", "readinessProbe", "livenessProbe"} - set(one)
+            # The kubelet looks for a port's name in the probed container alone.
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                port = one.get(probe, {}).get("httpGet", {}).get("port")
+                if isinstance(port, str) and port not in ports(one):
+                    wrong.append(f"{name}/{one['name']}: {probe} asks a port that another container names")
             wrong += [f"{name}/{one['name']}: has no {probe}" for probe in missing]
         for one in pod(workload).get("initContainers", []):
             if one.get("restartPolicy") == "Always" and "startupProbe" not in one:

@@ -66,6 +66,23 @@ def test_an_overlay_keeps_the_rule(name: str, rule: object) -> None:
     assert rule(overlay(name)) == []
 
 
+@pytest.mark.parametrize("name", ["dev+tracing", "dev+autoscaling", "dev+autoscaling+queue", "prod+gpu-embedder"])
+def test_an_overlay_with_components_keeps_every_rule(name: str) -> None:
+    """What a component adds or changes is held to the same, its variables to the settings classes."""
+    for rule in RULES.values():
+        assert rule(everything()[name]) == []
+
+
+def test_a_gpu_that_all_replicas_hold_does_not_keep_a_rollout_waiting() -> None:
+    """Where each pod has a GPU of its own, a new pod comes after an old one; and there are never more pods than GPUs in prod."""
+    objects = everything()["prod+gpu-embedder"]
+    for name in ("generator", "embedder"):
+        found = named(objects, "Deployment", name) or {}
+        assert found["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}, name
+    scaler = named(objects, "HorizontalPodAutoscaler", "generator") or {}
+    assert (scaler["spec"]["minReplicas"], scaler["spec"]["maxReplicas"]) == (2, 3)
+
+
 def test_no_name_is_there_twice() -> None:
     """Of one kind and namespace."""
     for name, objects in everything().items():

@@ -53,6 +53,7 @@ TAKEN: list[tuple[str, tuple[str, ...], str, int]] = [
     ("rotationPolicy", ("Certificate",), "identities", 5),
     ("automountServiceAccountToken", ("ServiceAccount",), "identities", 5),
     ("clusterIP", ("Service",), "settings", 4),
+    ("unhealthyPodEvictionPolicy", ("PodDisruptionBudget",), "spread", 5),
 ]
 
 
@@ -142,6 +143,7 @@ CHANGED: list[tuple[str, Path, Any, str]] = [
     ("retriever", ("containers", 0, "image"), "ragkeep", "resources"),
     ("retriever", ("containers", 0, "securityContext", "privileged"), True, "restricted"),
     ("weaviate", ("containers", 0, "args"), ["--host", "0.0.0.0"], "engines"),
+    ("weaviate", ("containers", 0, "readinessProbe", "httpGet", "port"), "proxy-health", "probes"),
 ]
 
 

@@ -6,31 +6,30 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 
 from ragkeep.access.v1 import access_pb2
-from tests.k8s.manifests import OVERLAYS, Object, component_on, named, of_kind, overlay
-from tests.k8s.network import CALLER, INTERNET, INTRUDER, STRANGER, allowed, needed, services_of_the_contract
+from tests.k8s.manifests import OVERLAYS, Object, component_on, named, of_kind, overlay, workloads
+from tests.k8s.network import CALLER, INTERNET, INTRUDER, STRANGER, allowed, needed, sent, services_of_the_contract, taken
 
 pytestmark = pytest.mark.engine("cyclonus")
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_exactly_the_pairs_of_the_contract_get_through(name: str) -> None:
-    """No more and no less, as an evaluator of its own sees it, on the sender's end and the receiver's."""
+    """No more and no less, as an evaluator of its own sees it: together, and on the sender's end and the receiver's alone."""
     objects = overlay(name)
-    assert allowed(objects) == needed(objects, services_of_the_contract())
+    _exactly_what_is_needed(objects)
 
 
 def test_with_tracing_the_collector_is_reached_too() -> None:
     """The component opens the way to the collector, and to DNS for those that did not need it before."""
     objects = component_on("dev", "tracing")
-    found = allowed(objects)
-    assert found == needed(objects, services_of_the_contract())
-    assert ("embedder", "collector", 4317, "TCP") in found
+    _exactly_what_is_needed(objects)
+    assert ("embedder", "collector", 4317, "TCP") in allowed(objects)
 
 
 def test_nothing_leaves_and_nobody_unknown_comes_in() -> None:
     """Said once more without the contract: the Internet, a pod without the label, an unknown pod in the namespace itself."""
     found = allowed(overlay("prod"))
-    strangers = {INTERNET, STRANGER, INTRUDER, "other-system"}
+    strangers = {INTERNET, "site", "metadata-service", "node", STRANGER, INTRUDER, "other-system"}
     assert not {pair for pair in found if pair[0] in strangers or pair[1] in strangers}
     assert {(to, port) for sender, to, port, _ in found if sender == CALLER} == {("gateway", 50061)}
 
@@ -43,6 +42,44 @@ def test_an_rpc_that_lets_a_new_peer_in_is_missed_until_the_policies_follow() ->
     assert missing == {("generator", "embedder", 50062, "TCP")}
     _open(objects, "embedder", "generator")
     assert allowed(objects) == needed(objects, services)
+
+
+def test_a_rule_names_its_ports_and_pods_never_addresses() -> None:
+    """Every rule of every policy, tracing's too: a rule without ports opens all of them, and an address is no pod."""
+    for policy in of_kind(component_on("prod", "tracing"), "NetworkPolicy"):
+        for direction, peers in (("ingress", "from"), ("egress", "to")):
+            for rule in policy["spec"].get(direction, []):
+                assert rule["ports"], policy["metadata"]["name"]
+                assert all(isinstance(port["port"], int) and "endPort" not in port for port in rule["ports"])
+                assert rule[peers], policy["metadata"]["name"]
+                assert not any("ipBlock" in peer for peer in rule[peers])
+
+
+HOLES = [
+    ("embedder", "egress", {"to": [{"ipBlock": {"cidr": "192.168.0.0/16"}}]}),
+    ("gateway", "egress", {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": [{"protocol": "UDP", "port": 443}]}),
+    ("gateway", "egress", {"to": [{"ipBlock": {"cidr": "169.254.0.0/16"}}], "ports": [{"protocol": "TCP", "port": 80}]}),
+    ("weaviate", "ingress", {"ports": [{"protocol": "TCP", "port": 9999}]}),
+    ("retriever", "ingress", {"from": [{"podSelector": {}}], "ports": [{"protocol": "SCTP", "port": 50063}]}),
+    ("generator", "ingress", {"from": [{"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": 50064}]}),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "direction", "rule"), HOLES, ids=[f"{name}-{number}" for number, (name, _, _) in enumerate(HOLES)]
+)
+def test_a_hole_is_noticed(name: str, direction: str, rule: Object) -> None:
+    """A network of the site, any address, a port more, another protocol, everybody: each is more than what is needed."""
+    objects = overlay("dev")
+    found = named(objects, "NetworkPolicy", name)
+    assert found
+    found["spec"].setdefault(direction, []).append(rule)
+    if direction == "egress":
+        found["spec"]["policyTypes"] = ["Ingress", "Egress"]
+    expected = {
+        pair for pair in needed(objects, services_of_the_contract()) if _ours(objects, pair[0 if direction == "egress" else 1])
+    }
+    assert (sent if direction == "egress" else taken)(objects) > expected
 
 
 def test_without_any_one_policy_the_comparison_fails() -> None:
@@ -70,6 +107,17 @@ def test_each_peer_in_a_policy_is_needed() -> None:
                 tried += 1
     assert tried >= 12
     assert allowed(objects) == expected
+
+
+def _exactly_what_is_needed(objects: list[Object]) -> None:
+    expected = needed(objects, services_of_the_contract())
+    assert allowed(objects) == expected
+    assert sent(objects) == {pair for pair in expected if _ours(objects, pair[0])}
+    assert taken(objects) == {pair for pair in expected if _ours(objects, pair[1])}
+
+
+def _ours(objects: list[Object], name: str) -> bool:
+    return any(one["metadata"]["name"] == name for one in workloads(objects))
 
 
 def _new_rpc(server: str, peers: list[str]) -> object:

@@ -18,7 +18,7 @@ from ragkeep_retriever.weaviate import WeaviateStore
 from ragkeep_runtime.tls import Identity
 from tests.engines.process import EngineProcess
 from tests.engines.weaviate import WeaviateProcess
-from tests.k8s.envoy import ENVOY, configured
+from tests.k8s.envoy import ENVOY, configured, mount
 from tests.k8s.manifests import OVERLAYS, overlay
 from tests.pki import Authority
 from tests.stack import free_port
@@ -144,14 +144,10 @@ def test_the_plain_health_port_shows_weaviates_health_and_nothing_else(proxies: 
 
 @pytest.mark.engine("weaviate")
 def test_a_renewed_certificate_is_taken_over_without_a_restart(proxies: Proxies) -> None:
-    """As the kubelet does it: the folder's files are swapped, and the next handshake shows the new certificate."""
+    """As the kubelet does it: the folder behind the link is swapped, and the next handshake shows the new certificate."""
     before = _serial(proxies)
     renewed = proxies.authority.service("weaviate")
-    folder = proxies.folder / "weaviate" / "tls"
-    for file, source in (("tls.crt", renewed.cert), ("tls.key", renewed.key)):
-        half = folder / f"{file}.new"
-        half.write_bytes(source.read_bytes())
-        half.replace(folder / file)
+    mount(proxies.folder / "weaviate" / "tls", {"tls.crt": renewed.cert.read_bytes(), "tls.key": renewed.key.read_bytes()})
     until = time.monotonic() + 20
     while _serial(proxies) == before and time.monotonic() < until:
         time.sleep(0.1)

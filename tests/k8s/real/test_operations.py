@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.k8s.real.cluster import Cluster, eventually
 from tests.k8s.real.conftest import Deployed
@@ -25,21 +28,32 @@ only_prod = pytest.mark.parametrize("deployed", ["prod"], indirect=True)
 def test_a_generator_too_many_stays_pending_and_says_why(prod: Cluster) -> None:
     """Three GPUs, four generators: the fourth waits for a GPU, and runs nowhere else."""
     _autoscaler(prod, "generator", 4)
-    waiting = eventually(
-        lambda: [one for one in prod.pods("generator") if one["status"]["phase"] == "Pending"], "a generator is Pending"
-    )
-    assert len(prod.pods("generator")) == 4
+    eventually(lambda: len(prod.pods("generator")) == 4, "four generators are wanted")
 
     def reason() -> str:
-        conditions = prod.get("pod", waiting[0]["metadata"]["name"])["status"].get("conditions", [])
+        waiting = [one for one in prod.pods("generator") if one["status"]["phase"] == "Pending"]
+        conditions = [condition for one in waiting for condition in one["status"].get("conditions", [])]
         return next(
             (one.get("message", "") for one in conditions if one["type"] == "PodScheduled" and one["status"] == "False"), ""
         )
 
     assert "Insufficient nvidia.com/gpu" in eventually(reason, "the scheduler says why")
+    assert len([one for one in prod.pods("generator") if one["status"]["phase"] == "Running"]) == 3
+
+
+@only_prod
+def test_generators_are_rolled_out_where_every_gpu_is_taken(prod: Cluster) -> None:
+    """Three generators on three GPUs: an old one goes before a new one comes, one at a time, to the end."""
     _autoscaler(prod, "generator", 3)
     prod.kubectl("-n", "ragkeep", "scale", "deployment/generator", "--replicas=3")
-    eventually(lambda: len(prod.pods("generator")) == 3, "three generators again")
+    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=60s", "deployment/generator")
+    prod.kubectl("-n", "ragkeep", "set", "image", "deployment/generator", "generator=registry.example/ragkeep:0.1.1")
+    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=90s", "deployment/generator")
+    found = prod.pods("generator")
+    assert len(found) == 3
+    assert {container["image"] for one in found for container in one["spec"]["containers"]} == {
+        "registry.example/ragkeep:0.1.1"
+    }
 
 
 @only_prod
@@ -100,17 +114,28 @@ def test_a_rollout_replaces_pods_and_can_be_undone(prod: Cluster) -> None:
 
 
 @only_prod
-def test_a_changed_policy_of_callers_rolls_the_gateway_out(prod: Cluster) -> None:
-    """Its config map has the hash of its content in its name: another content is another pod."""
-    maps = [one["metadata"]["name"] for one in prod.get("configmaps") if one["metadata"]["name"].startswith("ragkeep-policy-")]
-    assert len(maps) == 1
-    (mounted,) = {
-        volume["configMap"]["name"]
-        for found in prod.pods("gateway")
-        for volume in found["spec"]["volumes"]
-        if volume["name"] == "policy"
+def test_a_changed_policy_of_callers_rolls_the_gateway_out(prod: Cluster, tmp_path: Path) -> None:
+    """Its config map has the hash of its content in its name: with another caller in it the pods are other ones, and mount it."""
+    before = {one["metadata"]["uid"] for one in prod.pods("gateway")}
+    shutil.copytree("deploy", tmp_path / "deploy")
+    site = tmp_path / "site"
+    site.mkdir()
+    lines = {
+        "resources": ["../deploy/k8s/overlays/prod"],
+        "namespace": "ragkeep",
+        "configMapGenerator": [{"name": "ragkeep-policy", "behavior": "replace", "files": ["policy.json"]}],
     }
-    assert mounted == maps[0]
+    (site / "kustomization.yaml").write_text(yaml.safe_dump(lines))
+    policy = {"callers": {"caller/helpdesk/other": {"tenants": ["helpdesk"], "roles": ["reader"]}}}
+    (site / "policy.json").write_text(json.dumps(policy))
+    prod.kubectl("apply", "-k", str(site))
+    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=60s", "statefulset/gateway")
+    found = prod.pods("gateway")
+    assert not before & {one["metadata"]["uid"] for one in found}
+    (mounted,) = {
+        volume["configMap"]["name"] for one in found for volume in one["spec"]["volumes"] if volume["name"] == "policy"
+    }
+    assert json.loads(prod.get("configmap", mounted)["data"]["policy.json"]) == policy
 
 
 @only_prod
@@ -144,10 +169,8 @@ def test_autoscalers_found_their_targets(prod: Cluster) -> None:
 
 
 def _autoscaler(cluster: Cluster, name: str, least: int) -> None:
-    patch = json.dumps({"spec": {"minReplicas": least}})
+    patch = json.dumps({"spec": {"minReplicas": least, "maxReplicas": least}})
     cluster.kubectl("-n", "ragkeep", "patch", "horizontalpodautoscaler", name, "--type=merge", "-p", patch)
-    if least > 3:
-        eventually(lambda: len(cluster.pods(name)) >= least, f"{least} of {name}")
 
 
 def _evict(cluster: Cluster, pod: str):

@@ -56,7 +56,8 @@ def test_every_pod_runs_where_it_belongs(deployed: Deployed) -> None:
         assert {one["status"]["phase"] for one in found} == {"Running"}, name
         where[name] = sorted(one["spec"]["nodeName"] for one in found)
     if deployed.name == "prod":
-        assert where["generator"] == ["gpu-a", "gpu-b", "gpu-c"]
+        assert len(set(where["generator"])) == 2
+        assert all(node.startswith("gpu-") for node in where["generator"])
         assert where["weaviate"] == ["cpu-a", "cpu-b", "cpu-c"]
         for name in ("gateway", "embedder", "retriever"):
             assert all(node.startswith("cpu-") for node in where[name])

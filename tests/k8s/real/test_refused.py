@@ -36,6 +36,15 @@ def test_it_is_refused_and_the_message_says_why(helpdesk: Deployed, file: Path) 
     assert first.removeprefix("# refused: ") in done.stderr
 
 
+def test_no_container_is_added_to_a_running_pod(helpdesk: Deployed) -> None:
+    """kubectl debug: it would see what the pod sees, and has no limits."""
+    done = helpdesk.cluster.kubectl(
+        "-n", "ragkeep", "debug", "pod/gateway-0", "--image=debug:1", "--profile=restricted", "--attach=false", check=False
+    )
+    assert done.returncode
+    assert "no container is added to a running pod of the namespace ragkeep" in done.stderr
+
+
 def test_what_is_refused_is_refused_for_that_reason_alone(helpdesk: Deployed) -> None:
     """The same pod and certificate without the fault are let in: so each file has its one fault."""
     files = {file.stem: yaml.safe_load(file.read_text()) for file in REFUSED}
