@@ -49,7 +49,7 @@ class Stack:
             json.dumps(
                 {
                     "callers": {
-                        CLI: {"tenants": ["*"], "roles": ["reader", "editor"]},
+                        CLI: {"tenants": ["*"], "roles": ["reader", "editor", "admin"]},
                         READER: {"tenants": ["demo"], "roles": ["reader"]},
                     }
                 }

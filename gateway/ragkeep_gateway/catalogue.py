@@ -47,18 +47,42 @@ class Catalogue:
             if name not in PRESETS:
                 raise
         async with self._making:
-            definition = PRESETS[name]()
-            definition.space.CopyFrom(await self._embedding.space())
-            with errors_of("retriever"):
-                response = await self._retriever.CreateCollection(
-                    retriever_pb2.CreateCollectionRequest(collection=definition),
-                )
-        self.forget(name)
+            return await self.create(PRESETS[name]())
+
+    async def create(self, definition: Collection) -> Collection:
+        """Makes it with the embedding space that is served now. Raises CollectionExists, InvalidRequest."""
+        wanted = Collection()
+        wanted.CopyFrom(definition)
+        wanted.space.CopyFrom(await self._embedding.space())
+        wanted.revision = 0
+        with errors_of("retriever"):
+            response = await self._retriever.CreateCollection(retriever_pb2.CreateCollectionRequest(collection=wanted))
+        self.forget(definition.name)
         return response.collection
+
+    async def update(self, definition: Collection) -> retriever_pb2.UpdateCollectionResponse:
+        """Changes it. Raises CollectionUnknown, CollectionChanged, CollectionFixed, InvalidRequest."""
+        with errors_of("retriever"):
+            response = await self._retriever.UpdateCollection(retriever_pb2.UpdateCollectionRequest(collection=definition))
+        self.forget(definition.name)
+        return response
+
+    async def delete(self, name: str) -> None:
+        """Deletes it. Raises CollectionUnknown, CollectionInUse."""
+        with errors_of("retriever"):
+            await self._retriever.DeleteCollection(retriever_pb2.DeleteCollectionRequest(name=name))
+        self.forget(name)
 
     def forget(self, name: str) -> None:
         """The next `get` asks the retriever."""
         self._kept.pop(name, None)
+
+    async def summary(self, tenant: str, name: str) -> retriever_pb2.CollectionSummary:
+        """One collection with the number of the tenant's documents. Raises CollectionUnknown."""
+        for found in await self.all(tenant):
+            if found.collection.name == name:
+                return found
+        raise CollectionUnknown(f"There is no collection {name[:64]!r}. `ragkeep collections` lists those that are.")
 
     async def all(self, tenant: str) -> list[retriever_pb2.CollectionSummary]:
         """All collections with the number of the tenant's documents."""

@@ -13,6 +13,8 @@ from ragkeep.types.v1.types_pb2 import Collection, Document, FieldType, Value
 from ragkeep_runtime.errors import DocumentRejected
 
 MAX_DOCUMENT_BYTES = 1024 * 1024
+# 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z.
+_EARLIEST_S, _LATEST_S = -62_135_596_800, 253_402_300_799
 _KINDS = {
     FieldType.FIELD_TYPE_TEXT: "text",
     FieldType.FIELD_TYPE_KEYWORD: "keyword",
@@ -71,8 +73,11 @@ def _check_value(name: str, value: Value, expected: FieldType.ValueType) -> None
         raise DocumentRejected("FIELD_TYPE_WRONG", f"The field {name} must be a finite number.")
     if kind in ("text", "keyword") and "\0" in getattr(value, kind):
         raise DocumentRejected("TEXT_INVALID", f"The field {name} holds a NUL character.")
-    if kind == "timestamp" and not 0 <= value.timestamp.nanos < 1_000_000_000:
-        raise DocumentRejected("FIELD_TYPE_WRONG", f"The field {name} is not a valid timestamp.")
+    if kind == "timestamp":
+        if not (_EARLIEST_S <= value.timestamp.seconds <= _LATEST_S and 0 <= value.timestamp.nanos < 1_000_000_000):
+            raise DocumentRejected("FIELD_TYPE_WRONG", f"The field {name} is not a timestamp of the years 1 to 9999.")
+        # Stores keep microseconds; with more, what is exported and imported again would be another version.
+        value.timestamp.nanos -= value.timestamp.nanos % 1000
 
 
 def _is_empty(value: Value | None) -> bool:

@@ -11,12 +11,13 @@ import re
 from collections.abc import Awaitable, Callable
 
 from ragkeep.retriever.v1 import retriever_pb2
+from ragkeep.types.v1.types_pb2 import MinimumEvidence
 from ragkeep_runtime.errors import RagkeepError
 from ragkeep_runtime.logs import get_logger
 
 log = get_logger()
 # Refused where less of the question than this is covered by a passage, and the best cosine is less than this above the
-# background. Measured on examples/questions.csv with e5: see docs/evidence.md.
+# background, unless the collection says otherwise. Measured on examples/questions.csv with e5: see docs/evidence.md.
 MINIMUM_COVERAGE, MARGIN = 0.5, 0.03
 # The background drifts as a collection grows: measured again after this many seconds.
 _FRESH_S = 600.0
@@ -83,8 +84,10 @@ async def _measure(questions: tuple[str, ...], probe: Callable[[str], Awaitable[
     return sum(cosines) / len(cosines) if cosines else None
 
 
-def suffices(evidence: retriever_pb2.Evidence, background: float | None) -> bool:
-    """Whether the hits may answer the question."""
-    if evidence.coverage >= MINIMUM_COVERAGE or background is None or not evidence.HasField("best_cosine"):
+def suffices(evidence: retriever_pb2.Evidence, background: float | None, least: MinimumEvidence) -> bool:
+    """Whether the hits may answer the question; `least` is what the collection sets, where it does."""
+    coverage = least.coverage if least.HasField("coverage") else MINIMUM_COVERAGE
+    margin = least.cosine_margin if least.HasField("cosine_margin") else MARGIN
+    if evidence.coverage >= coverage or background is None or not evidence.HasField("best_cosine"):
         return True
-    return evidence.best_cosine >= background + MARGIN
+    return evidence.best_cosine >= background + margin

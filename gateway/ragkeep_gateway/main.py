@@ -36,6 +36,7 @@ async def build(settings: Settings, server: Server) -> None:
         catalogue=catalogue,
         retrieval=Retrieval(catalogue, embedding, retriever, settings.default_limit),
         importer=Importer(catalogue, embedding, retriever),
+        retriever=retriever,
         generator=GeneratorServiceStub(channels["generator"]),
         import_gate=Gate("import", concurrent=settings.concurrent_imports, waiting=2 * settings.concurrent_imports),
         ask_gate=Gate("gateway", concurrent=settings.concurrent_asks, waiting=settings.concurrent_asks),

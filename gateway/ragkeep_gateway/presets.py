@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ragkeep.types.v1.types_pb2 import Chunking, Collection, Field, FieldType, VectorIndex
+from ragkeep_runtime.errors import InvalidRequest
 
 SERVICE_TICKETS = "service-tickets"
 
@@ -27,4 +28,15 @@ def service_ticket() -> Collection:
     )
 
 
+# What an import makes where it is missing, by the collection's name; and what can be asked for by the preset's.
 PRESETS = {SERVICE_TICKETS: service_ticket}
+_BY_NAME = {"ServiceTicket": service_ticket}
+
+
+def preset(name: str, collection: str) -> Collection:
+    """The definition of a preset, for a collection of this name (empty: the preset's own). Raises InvalidRequest."""
+    if name not in _BY_NAME:
+        raise InvalidRequest(f"There is no preset {name[:64]!r}; there are: {', '.join(_BY_NAME)}.", field="preset")
+    definition = _BY_NAME[name]()
+    definition.name = collection or definition.name
+    return definition

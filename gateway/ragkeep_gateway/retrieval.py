@@ -81,7 +81,7 @@ class Retrieval:
                 return found.evidence.best_cosine if found.evidence.HasField("best_cosine") else None
 
             key = (tenant, collection.name, language_of(wanted.text))
-            if not suffices(response.evidence, await self._background.get(key, probe)):
+            if not suffices(response.evidence, await self._background.get(key, probe), collection.minimum_evidence):
                 return []
         return _numbered(response, collection)
 

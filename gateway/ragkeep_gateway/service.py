@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ragkeep.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from ragkeep.generator.v1 import generator_pb2
 from ragkeep_gateway.catalogue import Catalogue
+from ragkeep_gateway.collection_methods import CollectionMethods
+from ragkeep_gateway.document_methods import DocumentMethods
 from ragkeep_gateway.importing import Importer
 from ragkeep_gateway.presets import SERVICE_TICKETS
 from ragkeep_gateway.retrieval import Retrieval, Wanted
@@ -19,11 +21,12 @@ from ragkeep_runtime.gate import Gate
 
 if TYPE_CHECKING:
     from ragkeep.generator.v1.generator_pb2_grpc import GeneratorServiceAsyncStub
+    from ragkeep.retriever.v1.retriever_pb2_grpc import RetrieverServiceAsyncStub
 
 MAX_DOCUMENTS, MAX_BYTES = 100, 4 * 1024 * 1024
 
 
-class RagService(gateway_pb2_grpc.RagServiceServicer):
+class RagService(CollectionMethods, DocumentMethods, gateway_pb2_grpc.RagServiceServicer):
     """What callers see."""
 
     def __init__(
@@ -32,6 +35,7 @@ class RagService(gateway_pb2_grpc.RagServiceServicer):
         catalogue: Catalogue,
         retrieval: Retrieval,
         importer: Importer,
+        retriever: RetrieverServiceAsyncStub,
         generator: GeneratorServiceAsyncStub,
         import_gate: Gate,
         ask_gate: Gate,
@@ -39,6 +43,7 @@ class RagService(gateway_pb2_grpc.RagServiceServicer):
         self._catalogue = catalogue
         self._retrieval = retrieval
         self._importer = importer
+        self._retriever = retriever
         self._generator = generator
         self._import_gate = import_gate
         self._ask_gate = ask_gate
@@ -110,12 +115,3 @@ class RagService(gateway_pb2_grpc.RagServiceServicer):
         async with self._import_gate:
             outcomes = await self._importer.run(call().tenant, name, request.documents)
         return gateway_pb2.ImportDocumentsResponse(outcomes=outcomes)
-
-    async def ListCollections(
-        self, request: gateway_pb2.ListCollectionsRequest, context: Any
-    ) -> gateway_pb2.ListCollectionsResponse:
-        """The collections, with the number of the tenant's documents."""
-        found = await self._catalogue.all(call().tenant)
-        return gateway_pb2.ListCollectionsResponse(
-            collections=[gateway_pb2.CollectionSummary(collection=item.collection, documents=item.documents) for item in found]
-        )

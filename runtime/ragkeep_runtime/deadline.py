@@ -8,9 +8,12 @@ from ragkeep_runtime.errors import DeadlineExceeded
 # Seconds a method may take where the caller says nothing, by method name; the same everywhere.
 DEFAULTS = {
     "Search": 10.0,
+    "GetDocument": 10.0,
     "Embed": 30.0,
     "GetVersions": 30.0,
     "PutDocuments": 60.0,
+    "DeleteDocuments": 60.0,
+    "DeleteCollection": 60.0,
     "ImportDocuments": 120.0,
     "Ask": 120.0,
     "Generate": 120.0,

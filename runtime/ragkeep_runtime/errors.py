@@ -95,8 +95,20 @@ class RequestTooLarge(InvalidRequest):
     reason = "REQUEST_TOO_LARGE"
 
 
+class TemplateInvalid(InvalidRequest):
+    reason = "TEMPLATE_INVALID"
+
+
+class SealingUnavailable(InvalidRequest):
+    reason = "SEALING_UNAVAILABLE"
+
+
 class CollectionUnknown(RagkeepError):
     reason, code = "COLLECTION_UNKNOWN", _Code.NOT_FOUND
+
+
+class DocumentUnknown(RagkeepError):
+    reason, code = "DOCUMENT_UNKNOWN", _Code.NOT_FOUND
 
 
 class ModelNotInstalled(RagkeepError):
@@ -109,6 +121,18 @@ class CollectionExists(RagkeepError):
 
 class CollectionChanged(RagkeepError):
     reason, code = "COLLECTION_CHANGED", _Code.ABORTED
+
+
+class CollectionInUse(RagkeepError):
+    reason, code = "COLLECTION_IN_USE", _Code.FAILED_PRECONDITION
+
+
+class CollectionFixed(RagkeepError):
+    reason, code = "COLLECTION_FIXED", _Code.FAILED_PRECONDITION
+
+
+class CatalogueTooNew(RagkeepError):
+    reason, code = "CATALOGUE_TOO_NEW", _Code.FAILED_PRECONDITION
 
 
 class EmbeddingSpaceMismatch(RagkeepError):

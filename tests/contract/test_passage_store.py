@@ -1,12 +1,9 @@
-"""One suite for every store: what the port promises, on SQLite and on the real Weaviate."""
+"""One suite for every store: what the port promises of putting and searching, on SQLite and on the real Weaviate."""
 
 from __future__ import annotations
 
 import asyncio
 import csv
-import random
-import uuid
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +15,8 @@ from ragkeep_retriever.sqlite import SqliteStore
 from ragkeep_retriever.store import (
     AllOf,
     AnyOf,
-    Chunk,
     Collection,
-    EmbeddingSpace,
     Equals,
-    Field,
-    FieldType,
     Filter,
     InRange,
     Not,
@@ -31,79 +24,10 @@ from ragkeep_retriever.store import (
     Put,
     Query,
     Scope,
-    StoredDocument,
 )
 from ragkeep_runtime.errors import CollectionChanged, CollectionExists, CollectionUnknown
 from tests.engines.weaviate import WeaviateProcess
-
-DIMENSION = 16
-SPACE = EmbeddingSpace("test", "digest", DIMENSION, b"\0" * 4 * DIMENSION * 3)
-FIELDS = (
-    Field("title", FieldType.TEXT, required=True),
-    Field("category", FieldType.KEYWORD, filterable=True),
-    Field("id", FieldType.KEYWORD, filterable=True),
-    Field("severity", FieldType.NUMBER, filterable=True),
-    Field("open", FieldType.BOOLEAN, filterable=True),
-    Field("at", FieldType.TIMESTAMP, filterable=True),
-)
-
-
-def vector(seed: object) -> list[float]:
-    """A unit vector that depends on the seed alone."""
-    chance = random.Random(str(seed))
-    values = [chance.gauss(0, 1) for _ in range(DIMENSION)]
-    length = sum(x * x for x in values) ** 0.5
-    return [x / length for x in values]
-
-
-def document(
-    name: str, *texts: str, version: int = 1, groups: Sequence[str] = (), category: str = "a", **fields: object
-) -> StoredDocument:
-    """A document whose chunks' vectors are those of their texts."""
-    texts = texts or (f"text of {name}",)
-    return StoredDocument(
-        id=name,
-        version=version.to_bytes(32, "big"),
-        fields={"title": name, "category": category, **fields},  # type: ignore[dict-item]
-        groups=tuple(groups),
-        chunks=[Chunk(text, vector(text)) for text in texts],
-    )
-
-
-ADAPTERS = [
-    pytest.param("sqlite", marks=pytest.mark.engine("sqlite")),
-    pytest.param("weaviate", marks=pytest.mark.engine("weaviate")),
-]
-
-
-@pytest.fixture(params=ADAPTERS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[PassageStore]:
-    """Each adapter in turn."""
-    found: PassageStore
-    if request.param == "sqlite":
-        found = SqliteStore(tmp_path)
-    else:
-        from ragkeep_retriever.weaviate import WeaviateStore
-
-        server: WeaviateProcess = request.getfixturevalue("weaviate_server")
-        found = WeaviateStore(server.url, server.grpc_port)
-    yield found
-    await found.close()
-
-
-@pytest.fixture
-async def collection(store: PassageStore) -> Collection:
-    """A fresh collection."""
-    name = f"c-{uuid.uuid4().hex[:12]}"
-    return await store.create_collection(Collection(name=name, fields=FIELDS, content_template="{title}", space=SPACE))
-
-
-ALL = Scope("demo", None)
-
-
-def ids(found: object) -> list[str]:
-    """Document ids, best first."""
-    return [hit.document_id for hit in found.hits]  # type: ignore[attr-defined]
+from tests.stores import ALL, definition, document, ids, vector
 
 
 async def test_a_collection_is_made_once(store: PassageStore, collection: Collection) -> None:
@@ -329,8 +253,8 @@ async def test_the_two_stores_agree(tmp_path: Path, weaviate_server: WeaviatePro
         questions = [row["question"] for row in csv.DictReader(file)]
     documents = [document(t["ticket_id"], "\n".join(t.values())) for t in tickets]
     both: list[PassageStore] = [SqliteStore(tmp_path), WeaviateStore(weaviate_server.url, weaviate_server.grpc_port)]
-    definition = Collection(name=f"c-{uuid.uuid4().hex[:12]}", fields=FIELDS, content_template="{title}", space=SPACE)
-    made = [await store.create_collection(definition) for store in both]
+    one = definition()
+    made = [await store.create_collection(one) for store in both]
     for store, collection in zip(both, made, strict=True):
         await store.put("demo", collection, documents[:60])
         await store.put("demo", collection, documents[60:])
@@ -364,8 +288,7 @@ async def test_killed_weaviate_forgets_nothing_that_was_acknowledged(tmp_path: P
     try:
         server.start()
         store = WeaviateStore(server.url, server.grpc_port)
-        definition = Collection(name="kept", fields=FIELDS, content_template="{title}", space=SPACE)
-        collection = await store.create_collection(definition)
+        collection = await store.create_collection(definition("kept"))
         for start in range(0, 600, 100):
             await store.put("demo", collection, [document(f"d{n}", f"text {n}") for n in range(start, start + 100)])
         server.kill()

@@ -7,15 +7,9 @@ from typing import Any
 
 from ragkeep.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 from ragkeep.types.v1.types_pb2 import Outcome, OutcomeKind
-from ragkeep_retriever.convert import (
-    collection_message,
-    collection_of,
-    passage_message,
-    scope_of,
-    space_of,
-    value_of,
-    vectors_of,
-)
+from ragkeep_retriever.convert import passage_message, scope_of, space_of, value_of, vectors_of
+from ragkeep_retriever.definitions import collection_message, collection_of
+from ragkeep_retriever.document_methods import DocumentMethods
 from ragkeep_retriever.filters import filter_of
 from ragkeep_retriever.store import Chunk, Collection, PassageStore, Put, Query, StoredDocument
 from ragkeep_runtime.errors import (
@@ -38,7 +32,7 @@ _KINDS = {
 }
 
 
-class RetrieverService(retriever_pb2_grpc.RetrieverServiceServicer):
+class RetrieverService(DocumentMethods, retriever_pb2_grpc.RetrieverServiceServicer):
     """Serves one store."""
 
     def __init__(self, store: PassageStore) -> None:
@@ -48,7 +42,10 @@ class RetrieverService(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: retriever_pb2.CreateCollectionRequest, context: Any
     ) -> retriever_pb2.CreateCollectionResponse:
         """Makes it, or returns the equal one that is there."""
-        stored = await self._store.create_collection(collection_of(request.collection))
+        wanted = collection_of(request.collection)
+        if not 1 <= wanted.space.dimension <= 16_384 or not wanted.space.model:
+            raise InvalidRequest("The collection needs an embedding space.", field="collection.space")
+        stored = await self._store.create_collection(wanted)
         return retriever_pb2.CreateCollectionResponse(collection=collection_message(stored))
 
     async def GetCollection(
@@ -57,6 +54,22 @@ class RetrieverService(retriever_pb2_grpc.RetrieverServiceServicer):
         """A definition."""
         found = await self._store.collection(request.name)
         return retriever_pb2.GetCollectionResponse(collection=collection_message(found))
+
+    async def UpdateCollection(
+        self, request: retriever_pb2.UpdateCollectionRequest, context: Any
+    ) -> retriever_pb2.UpdateCollectionResponse:
+        """Another definition, where it can have that."""
+        change = await self._store.update_collection(collection_of(request.collection))
+        return retriever_pb2.UpdateCollectionResponse(
+            collection=collection_message(change.collection), import_again=change.import_again
+        )
+
+    async def DeleteCollection(
+        self, request: retriever_pb2.DeleteCollectionRequest, context: Any
+    ) -> retriever_pb2.DeleteCollectionResponse:
+        """Only where nobody has a document in it."""
+        await self._store.delete_collection(request.name)
+        return retriever_pb2.DeleteCollectionResponse()
 
     async def ListCollections(
         self, request: retriever_pb2.ListCollectionsRequest, context: Any

@@ -30,6 +30,7 @@ class Field:
     type: FieldType
     filterable: bool = False
     required: bool = False
+    searchable: bool = False  # the content template holds it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,16 @@ class EmbeddingSpace:
         return (self.model, self.digest, self.dimension) == (other.model, other.digest, other.dimension)
 
 
+class Quantization(Enum):
+    """How vectors are kept smaller in memory."""
+
+    NONE = "none"
+    PQ = "pq"
+    BQ = "bq"
+    SQ = "sq"
+    RQ = "rq"
+
+
 @dataclass(frozen=True, slots=True)
 class VectorIndex:
     """HNSW's parameters; a store without HNSW keeps them and searches exactly."""
@@ -53,6 +64,7 @@ class VectorIndex:
     ef: int = 200
     ef_construction: int = 256
     max_connections: int = 64
+    quantization: Quantization = Quantization.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,18 @@ class Collection:
     latin_characters: int = 1000
     vector_index: VectorIndex = VectorIndex()
     title_field: str = ""
+    prompt_template: str = ""  # empty: the generator's own
+    minimum_coverage: float | None = None  # None: the gateway's own
+    minimum_margin: float | None = None  # of the best cosine above the background; None: the gateway's own
     revision: int = 0  # set by the store: 1 when made
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an update came to."""
+
+    collection: Collection
+    import_again: bool  # passages that are there were made under the old definition
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +126,29 @@ class Put(Enum):
     CREATED = "created"
     UNCHANGED = "unchanged"
     UPDATED = "updated"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedDocument:
+    """A document as it is stored."""
+
+    id: str
+    version: bytes
+    fields: Mapping[str, FieldValue]
+    groups: tuple[str, ...]  # empty: open to the tenant
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the documents."""
+
+    documents: list[ListedDocument]  # may be none where more follow
+    after: str  # where the next page begins; empty: there is none
+
+
+# A page of documents holds about this many bytes of fields at most.
+MAX_PAGE_BYTES = 16 * 1024 * 1024
 
 
 # Filters: a small tree. The service has checked names and types before a store sees one.
@@ -198,12 +244,25 @@ class PassageStore(Protocol):
         """
         ...
 
-    async def collection(self, name: str) -> Collection:
-        """The collection's definition. Raises CollectionUnknown, AnalyzerMismatch."""
+    async def collection(self, name: str, *, any_analyzer: bool = False) -> Collection:
+        """The collection's definition. Raises CollectionUnknown, CatalogueTooNew, and AnalyzerMismatch where the index was made
+        with another analyzer: only documents can be read of it, by who says `any_analyzer`.
+        """
         ...
 
     async def collections(self, tenant: str) -> list[tuple[Collection, int]]:
-        """All collections by name, each with the number of the tenant's documents in it."""
+        """All collections by name, whatever their analyzer, each with the number of the tenant's documents in it."""
+        ...
+
+    async def update_collection(self, wanted: Collection) -> Change:
+        """Gives the collection another definition, and a higher revision where it differs. `wanted.space` does not count.
+
+        Raises CollectionUnknown, CollectionFixed; CollectionChanged where `wanted.revision` is neither 0 nor the stored one.
+        """
+        ...
+
+    async def delete_collection(self, name: str) -> None:
+        """Deletes a collection without documents. Raises CollectionUnknown; CollectionInUse where a tenant has one in it."""
         ...
 
     async def versions(self, tenant: str, collection: str, document_ids: Sequence[str]) -> dict[str, bytes]:
@@ -219,6 +278,30 @@ class PassageStore(Protocol):
 
     async def search(self, scope: Scope, collection: Collection, query: Query) -> Found:
         """Finds passages. An unknown tenant has none."""
+        ...
+
+    async def document(self, scope: Scope, collection: Collection, document_id: str) -> ListedDocument | None:
+        """The document as it is stored; None where the scope does not see one."""
+        ...
+
+    async def documents(
+        self, scope: Scope, collection: Collection, *, filter: Filter | None = None, after: str = "", limit: int = 100
+    ) -> Page:
+        """A page of documents in the store's own order; `after` is that of the page before.
+
+        A document that is neither added, changed nor deleted meanwhile is on exactly one page. Raises InvalidRequest for an
+        `after` that is none.
+        """
+        ...
+
+    async def delete(
+        self, scope: Scope, collection: Collection, wanted: Mapping[str, bytes | None], *, dry_run: bool = False
+    ) -> list[str]:
+        """Deletes those of the documents that the scope sees, each whole; the value is the version it must have, None for any.
+
+        Returns the ids of those that were there, in the order of `wanted`; `dry_run` deletes nothing. What is deleted is not
+        found afterwards, and stays away after `kill -9` of any process.
+        """
         ...
 
     async def ready(self) -> None:

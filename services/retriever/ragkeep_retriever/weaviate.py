@@ -2,130 +2,104 @@
 
 Weaviate has no transactions. A put writes its passages under a fresh random generation and then one manifest that names it;
 readers drop passages whose generation is not the manifest's. So a document appears whole or not at all, whoever is killed when.
+A deletion writes a tombstone in the manifest's place.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import json
-import re
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import httpx
-
 from ragkeep_retriever.analyzer import query_tokens, tokens
-from ragkeep_retriever.catalogue import dump, load, same_or_raise
 from ragkeep_retriever.fusion import CANDIDATES, coverage
-from ragkeep_retriever.store import Collection, Found, Hit, Put, Query, Scope, StoredDocument
-from ragkeep_retriever.weaviate_schema import (
-    CATALOGUE,
-    create_catalogue,
-    create_classes,
-    decoded,
-    manifests_class,
-    passages_class,
-    property_of,
-    stored,
-    where,
+from ragkeep_retriever.matching import matches, visible
+from ragkeep_retriever.store import (
+    MAX_PAGE_BYTES,
+    Change,
+    Collection,
+    Filter,
+    Found,
+    Hit,
+    ListedDocument,
+    Page,
+    Put,
+    Query,
+    Scope,
+    StoredDocument,
 )
-from ragkeep_runtime.errors import CollectionChanged, CollectionUnknown, EngineFailed, EngineUnreachable
+from ragkeep_retriever.weaviate_catalogue import WeaviateCatalogue
+from ragkeep_retriever.weaviate_connection import Connection, object_id, tenant_name
+from ragkeep_retriever.weaviate_objects import (
+    Manifest,
+    hit_of,
+    manifest_object,
+    manifest_of,
+    open_groups,
+    passage_batches,
+    passage_id,
+    tombstone_object,
+)
+from ragkeep_retriever.weaviate_schema import passages_class, where
+from ragkeep_runtime.errors import CollectionChanged, InvalidRequest
 from ragkeep_runtime.logs import get_logger
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
-    import weaviate
-    from weaviate.classes.config import ConsistencyLevel
-    from weaviate.classes.data import DataObject
-    from weaviate.classes.init import AdditionalConfig, Auth, Timeout
     from weaviate.classes.query import Filter as WeaviateFilter
     from weaviate.classes.query import MetadataQuery
-    from weaviate.classes.tenants import Tenant
-    from weaviate.connect import ConnectionParams
-    from weaviate.exceptions import (
-        UnexpectedStatusCodeError,
-        WeaviateBaseError,
-        WeaviateClosedClientError,
-        WeaviateConnectionError,
-        WeaviateGRPCUnavailableError,
-        WeaviateQueryError,
-        WeaviateStartUpError,
-    )
 
 log = get_logger()
-_PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,61}")
-_NAMESPACE = uuid.UUID("6f0c8f0e-6f6e-5a39-9c1e-7d1d1f2c9a54")
-_BM25 = re.compile(r"keyword,bm25\).*?original score (\d+(?:\.\d+)?)", re.DOTALL)
-# An insert is split by objects and by bytes: one message holds at most 100 MiB.
-_INSERT_OBJECTS, _INSERT_BYTES = 500, 20 * 1024 * 1024
 # How long a put waits until its vectors can be found; with asynchronous indexing that takes 0.2 s.
 _INDEXED_S, _INDEXED_POLL_S = 10.0, 0.05
 _MOST_PAGES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Manifest:
-    generation: str
-    version: bytes
-    fields: str
+# A list reads manifests, which may have 1 MiB each, in such numbers, and looks at so many for one page.
+_LISTED_AT_ONCE, _LOOKED_AT = 64, 5000
+# Weaviate deletes at most this many objects by one condition.
+_DELETED_AT_ONCE = 10_000
 
 
 class WeaviateStore:
-    """One Weaviate. It connects when first needed, so the process starts, and recovers, without it."""
+    """The store on one Weaviate."""
 
     def __init__(self, url: str, grpc_port: int, *, api_key: str = "", replicas: int = 1) -> None:
-        self._url = url
-        self._replicas = replicas
-        # skip_init_checks: else the client asks a package index for its newest version.
-        self._client = weaviate.WeaviateAsyncClient(
-            connection_params=ConnectionParams.from_url(url, grpc_port),
-            auth_client_secret=Auth.api_key(api_key) if api_key else None,
-            additional_config=AdditionalConfig(timeout=Timeout(init=2, query=10, insert=60), trust_env=False),
-            skip_init_checks=True,
-        )
-        self._connecting = asyncio.Lock()
-        self._tenants: set[tuple[str, str]] = set()
-        self._making = asyncio.Lock()
+        self._connection = Connection(url, grpc_port, api_key)
+        self._client = self._connection.client
+        self._errors = self._connection.errors
+        self._catalogue = WeaviateCatalogue(self._connection, replicas)
 
     async def create_collection(self, collection: Collection) -> Collection:
-        """See the port. Classes first, the catalogue's entry last: it is what makes the collection exist."""
-        async with self._errors(), self._making:
-            existing = await self._definition(collection.name)
-            if existing is not None:
-                return same_or_raise(existing, collection)
-            made = replace(collection, revision=1)
-            await create_classes(self._client, made, self._replicas)
-            await create_catalogue(self._client, self._replicas)
-            entry = {"name": made.name, "definition": dump(made)}
-            await self._client.collections.use(CATALOGUE).data.insert(entry, uuid=_id(made.name))
-            return made
-
-    async def collection(self, name: str) -> Collection:
         """See the port."""
         async with self._errors():
-            found = await self._definition(name)
-        if found is None:
-            raise CollectionUnknown(f"There is no collection {name[:64]!r}. `ragkeep collections` lists those that are.")
-        return found
+            return await self._catalogue.create(collection)
+
+    async def collection(self, name: str, *, any_analyzer: bool = False) -> Collection:
+        """See the port."""
+        async with self._errors():
+            return await self._catalogue.get(name, any_analyzer=any_analyzer)
 
     async def collections(self, tenant: str) -> list[tuple[Collection, int]]:
         """See the port."""
         async with self._errors():
-            if not await self._client.collections.exists(CATALOGUE):
-                return []
-            entries = (await self._client.collections.use(CATALOGUE).query.fetch_objects(limit=1000)).objects
-            found = sorted((load(str(entry.properties["definition"])) for entry in entries), key=lambda one: one.name)
-            return [(one, await self._count(one, tenant)) for one in found]
+            return [(one, await self._catalogue.count(one.name, tenant)) for one in await self._catalogue.all()]
+
+    async def update_collection(self, wanted: Collection) -> Change:
+        """See the port."""
+        async with self._errors():
+            return await self._catalogue.update(wanted)
+
+    async def delete_collection(self, name: str) -> None:
+        """See the port."""
+        async with self._errors():
+            await self._catalogue.delete(name)
 
     async def versions(self, tenant: str, collection: str, document_ids: Sequence[str]) -> dict[str, bytes]:
         """See the port. What no manifest names is not there."""
         async with self._errors():
-            if not await self._has_tenant(collection, tenant):
+            if not await self._connection.has_tenant(collection, tenant):
                 return {}
             manifests = await self._manifests(collection, tenant, document_ids)
         return {document_id: manifest.version for document_id, manifest in manifests.items()}
@@ -133,14 +107,14 @@ class WeaviateStore:
     async def put(self, tenant: str, collection: Collection, documents: Sequence[StoredDocument]) -> list[Put]:
         """See the port."""
         async with self._errors():
-            stored_definition = await self._definition(collection.name)
-            if stored_definition is None or stored_definition.revision != collection.revision:
-                raise CollectionChanged(f"The collection {collection.name} was changed meanwhile; read it again.")
-            await self._make_tenant(collection.name, tenant)
+            await self._check_revision(collection)
+            await self._connection.make_tenant(collection.name, tenant)
             before = await self._manifests(collection.name, tenant, [document.id for document in documents])
             changed = [d for d in documents if d.id not in before or before[d.id].version != d.version]
             if changed:
                 await self._put_changed(tenant, collection, changed, before)
+                if await self._catalogue.for_writing(collection.name) is None:
+                    raise CollectionChanged(f"The collection {collection.name} was deleted meanwhile.")
         changed_ids = {document.id for document in changed}
         return [Put.UNCHANGED if d.id not in changed_ids else Put.UPDATED if d.id in before else Put.CREATED for d in documents]
 
@@ -148,42 +122,86 @@ class WeaviateStore:
         """See the port."""
         question = query_tokens(query.text) if query.text else []
         async with self._errors():
-            if not await self._has_tenant(collection.name, scope.tenant):
+            if not await self._connection.has_tenant(collection.name, scope.tenant):
                 return Found([], 0.0, None)
             hits = await self._live_hits(scope, collection, query, question)
         cosines = [hit.cosine for hit in hits if hit.cosine is not None]
         # Weaviate does not tell how rare a token is: all count the same.
         return Found(hits, coverage(question, [set(tokens(hit.text)) for hit in hits]), max(cosines, default=None))
 
+    async def document(self, scope: Scope, collection: Collection, document_id: str) -> ListedDocument | None:
+        """See the port."""
+        async with self._errors():
+            found = (await self._seen(scope, collection, [document_id])).get(document_id)
+        return found.listed(collection) if found else None
+
+    async def documents(
+        self, scope: Scope, collection: Collection, *, filter: Filter | None = None, after: str = "", limit: int = 100
+    ) -> Page:
+        """See the port. By the ids of the manifests; the filter is held against them here, for they have no such index."""
+        documents: list[ListedDocument] = []
+        looked_at = size = 0
+        async with self._errors():
+            if not await self._connection.has_tenant(collection.name, scope.tenant):
+                return Page([], "")
+            manifests = self._connection.manifests(collection.name, scope.tenant)
+            while looked_at < _LOOKED_AT:
+                found = (await manifests.query.fetch_objects(limit=_LISTED_AT_ONCE, after=_uuid(after))).objects
+                current = await self._with_groups(collection.name, scope.tenant, [manifest_of(one) for one in found])
+                for one, manifest in zip(found, current, strict=True):
+                    if manifest is not None and visible(scope.groups, manifest.groups or ()):
+                        document = manifest.listed(collection)
+                        if matches(filter, document.fields):
+                            size += len(manifest.fields.encode())
+                            if len(documents) == limit or (documents and size > MAX_PAGE_BYTES):
+                                return Page(documents, after)
+                            documents.append(document)
+                    after = str(one.uuid)
+                looked_at += len(found)
+                if len(found) < _LISTED_AT_ONCE:
+                    return Page(documents, "")
+        return Page(documents, after)
+
+    async def delete(
+        self, scope: Scope, collection: Collection, wanted: Mapping[str, bytes | None], *, dry_run: bool = False
+    ) -> list[str]:
+        """See the port. A tombstone in the manifest's place is what deletes; then the passages go."""
+        async with self._errors():
+            if not wanted or not await self._connection.has_tenant(collection.name, scope.tenant):
+                return []
+            seen = await self._seen(scope, collection, list(wanted))
+            before = {name: one for name, one in seen.items() if wanted[name] in (None, one.version)}
+            if before and not dry_run:
+                await self._delete(collection.name, scope.tenant, before)
+        return [name for name in wanted if name in before]
+
     async def ready(self) -> None:
         """Raises EngineUnreachable where Weaviate does not answer."""
-        async with self._errors():
-            if not await self._client.is_ready():
-                raise self._unreachable()
+        await self._connection.ready()
 
     async def close(self) -> None:
         """Lets go of the connections."""
         await self._client.close()
 
-    # Puts
+    # Writing
+
+    async def _check_revision(self, collection: Collection) -> None:
+        stored = await self._catalogue.for_writing(collection.name)
+        if stored is None or stored.revision != collection.revision:
+            raise CollectionChanged(f"The collection {collection.name} was changed meanwhile; read it again.")
 
     async def _put_changed(
-        self, tenant: str, collection: Collection, changed: Sequence[StoredDocument], before: dict[str, _Manifest]
+        self, tenant: str, collection: Collection, changed: Sequence[StoredDocument], before: dict[str, Manifest]
     ) -> None:
         generations = {document.id: uuid.uuid4().hex for document in changed}
-        passages = self._client.collections.use(passages_class(collection.name)).with_tenant(_tenant(tenant))
+        passages = self._connection.passages(collection.name, tenant)
         # Tokens and objects are made off the event loop.
-        objects = await asyncio.to_thread(_passage_objects, collection, changed, generations)
-        for batch in _batches(objects):
-            result = await passages.data.insert_many([item for item, _ in batch])
-            if result.has_errors:
-                raise self._failed("insert", str(next(iter(result.errors.values())).message))
+        for batch in await asyncio.to_thread(passage_batches, collection, changed, generations):
+            self._check(await passages.data.insert_many(batch), "insert")
         await self._wait_until_indexed(passages_class(collection.name), tenant)
-        manifests = self._manifest_class(collection.name, tenant)
-        entries = [_manifest_object(document, generations[document.id]) for document in changed]
-        result = await manifests.data.insert_many(entries)
-        if result.has_errors:
-            raise self._failed("manifest", str(next(iter(result.errors.values())).message))
+        manifests = self._connection.manifests(collection.name, tenant)
+        entries = [manifest_object(document, generations[document.id]) for document in changed]
+        self._check(await manifests.data.insert_many(entries), "manifest")
         # Another writer may have come later: only who is named now removes what it replaced, and nothing else.
         now = await self._manifests(collection.name, tenant, list(generations))
         replaced = [
@@ -191,14 +209,33 @@ class WeaviateStore:
             for name, generation in generations.items()
             if name in before and name in now and now[name].generation == generation
         ]
-        if replaced:
-            await passages.data.delete_many(where=WeaviateFilter.by_property("generation").contains_any(replaced))
+        await self._delete_passages(collection.name, tenant, replaced)
+
+    async def _delete(self, collection: str, tenant: str, before: dict[str, Manifest]) -> None:
+        manifests = self._connection.manifests(collection, tenant)
+        self._check(await manifests.data.insert_many([tombstone_object(name) for name in before]), "tombstone")
+        now = await self._manifests(collection, tenant, list(before))
+        # A later put may stand there already, under a generation of its own. What was there before must not.
+        if any(name in now and now[name].generation == one.generation for name, one in before.items()):
+            raise self._connection.failed("tombstone", "the manifest is still there")
+        await self._delete_passages(collection, tenant, [one.generation for one in before.values()])
+
+    async def _delete_passages(self, collection: str, tenant: str, generations: list[str]) -> None:
+        passages = self._connection.passages(collection, tenant)
+        condition = WeaviateFilter.by_property("generation").contains_any(generations) if generations else None
+        while condition is not None:
+            if (await passages.data.delete_many(where=condition)).matches < _DELETED_AT_ONCE:
+                return
+
+    def _check(self, result: Any, what: str) -> None:
+        if result.has_errors:
+            raise self._connection.failed(what, str(next(iter(result.errors.values())).message))
 
     async def _wait_until_indexed(self, name: str, tenant: str) -> None:
         """Until the tenant's queue of vectors is empty: what is acknowledged is found afterwards."""
         deadline = asyncio.get_running_loop().time() + _INDEXED_S
         while True:
-            nodes = await self._client.cluster.nodes(collection=name, shard=_tenant(tenant), output="verbose")
+            nodes = await self._client.cluster.nodes(collection=name, shard=tenant_name(tenant), output="verbose")
             if not any(shard.vector_queue_length for node in nodes for shard in node.shards or []):
                 return
             if asyncio.get_running_loop().time() > deadline:
@@ -222,7 +259,7 @@ class WeaviateStore:
                 manifest = manifests.get(document_id)
                 if manifest is None or manifest.generation != one.properties["generation"]:
                     continue
-                hit = _hit(one, manifest, collection, query)
+                hit = hit_of(one, manifest, collection, query)
                 if query.minimum_cosine is not None and hit.bm25 is None and (hit.cosine or -1) < query.minimum_cosine:
                     continue
                 taken[document_id] = taken.get(document_id, 0) + 1
@@ -238,7 +275,7 @@ class WeaviateStore:
     async def _page(
         self, scope: Scope, collection: Collection, query: Query, question: list[str], limit: int, offset: int
     ) -> list[Any]:
-        handle = self._client.collections.use(passages_class(collection.name)).with_tenant(_tenant(scope.tenant))
+        handle = self._connection.passages(collection.name, scope.tenant)
         shared: dict[str, Any] = {
             "filters": where(query.filter, scope.groups),
             "limit": limit,
@@ -268,162 +305,37 @@ class WeaviateStore:
             )
         return list(result.objects)
 
-    async def _manifests(self, collection: str, tenant: str, document_ids: Sequence[str]) -> dict[str, _Manifest]:
-        ids = [_id(document_id) for document_id in document_ids]
-        found = await self._manifest_class(collection, tenant).query.fetch_objects_by_ids(ids, limit=len(ids))
-        return {
-            str(one.properties["document_id"]): _Manifest(
-                str(one.properties["generation"]),
-                bytes.fromhex(str(one.properties["version"])),
-                str(one.properties["fields"]),
-            )
-            for one in found.objects
-        }
+    async def _manifests(self, collection: str, tenant: str, document_ids: Sequence[str]) -> dict[str, Manifest]:
+        """The manifests by document id; what is deleted has none."""
+        ids = [object_id(document_id) for document_id in document_ids]
+        found = await self._connection.manifests(collection, tenant).query.fetch_objects_by_ids(ids, limit=len(ids))
+        current = [manifest_of(one) for one in found.objects]
+        return {manifest.document_id: manifest for manifest in current if manifest is not None}
 
-    def _manifest_class(self, collection: str, tenant: str) -> Any:
-        handle = self._client.collections.use(manifests_class(collection)).with_tenant(_tenant(tenant))
-        return handle.with_consistency_level(ConsistencyLevel.QUORUM)
+    async def _seen(self, scope: Scope, collection: Collection, document_ids: Sequence[str]) -> dict[str, Manifest]:
+        """As `_manifests`, with their groups, and only those that the scope sees."""
+        if not await self._connection.has_tenant(collection.name, scope.tenant):
+            return {}
+        manifests = await self._manifests(collection.name, scope.tenant, document_ids)
+        found = await self._with_groups(collection.name, scope.tenant, list(manifests.values()))
+        return {one.document_id: one for one in found if one is not None and visible(scope.groups, one.groups or ())}
 
-    async def _definition(self, name: str) -> Collection | None:
-        if not await self._client.collections.exists(CATALOGUE):
-            return None
-        entry = await self._client.collections.use(CATALOGUE).query.fetch_object_by_id(_id(name))
-        return load(str(entry.properties["definition"])) if entry else None
-
-    async def _count(self, collection: Collection, tenant: str) -> int:
-        if not await self._has_tenant(collection.name, tenant):
-            return 0
-        return int((await self._manifest_class(collection.name, tenant).aggregate.over_all(total_count=True)).total_count or 0)
-
-    # Tenants
-
-    async def _has_tenant(self, collection: str, tenant: str) -> bool:
-        if (collection, tenant) not in self._tenants:
-            handle = self._client.collections.use(manifests_class(collection))
-            if not await handle.tenants.exists(_tenant(tenant)):
-                return False
-            self._tenants.add((collection, tenant))
-        return True
-
-    async def _make_tenant(self, collection: str, tenant: str) -> None:
-        if await self._has_tenant(collection, tenant):
-            return
-        # Manifests last: that class is what is asked whether a tenant is there.
-        for name in (passages_class(collection), manifests_class(collection)):
-            handle = self._client.collections.use(name)
-            if not await handle.tenants.exists(_tenant(tenant)):
-                await handle.tenants.create([Tenant(name=_tenant(tenant))])
-
-    # Errors
-
-    @contextlib.asynccontextmanager
-    async def _errors(self) -> AsyncIterator[None]:
-        try:
-            if not self._client.is_connected():
-                async with self._connecting:
-                    if not self._client.is_connected():
-                        await self._client.connect()
-            yield
-        except (
-            WeaviateClosedClientError,
-            WeaviateConnectionError,
-            WeaviateGRPCUnavailableError,
-            WeaviateStartUpError,
-            httpx.ConnectError,
-            httpx.ConnectTimeout,
-            ConnectionError,
-        ):
-            raise self._unreachable() from None
-        except (UnexpectedStatusCodeError, WeaviateQueryError, WeaviateBaseError, httpx.HTTPError) as error:
-            words = str(error)
-            if "UNAVAILABLE" in words or "failed to connect" in words or "Connection refused" in words:
-                raise self._unreachable() from None
-            raise self._failed(type(error).__name__, words) from None
-
-    def _unreachable(self) -> EngineUnreachable:
-        message = f"Weaviate does not answer at {self._url}. Start it, or set RAGKEEP_WEAVIATE_URL and _GRPC_PORT."
-        return EngineUnreachable(message, metadata={"engine": "weaviate", "address": self._url})
-
-    def _failed(self, what: str, words: str) -> EngineFailed:
-        log.error("weaviate_failed", what=what, engine_says=words[:300])
-        return EngineFailed("Weaviate answered with an error; its words are in the retriever's log.")
+    async def _with_groups(self, collection: str, tenant: str, manifests: Sequence[Manifest | None]) -> list[Manifest | None]:
+        """Manifests of the catalogue's first version have no groups: their passages know them."""
+        ids = [passage_id(one.generation, 0) for one in manifests if one is not None and one.groups is None]
+        if not ids:
+            return list(manifests)
+        passages = self._connection.passages(collection, tenant)
+        found = await passages.query.fetch_objects_by_ids(ids, limit=len(ids), return_properties=["generation", "groups"])
+        groups = {str(one.properties["generation"]): open_groups(one.properties["groups"]) for one in found.objects}
+        return [
+            replace(one, groups=groups[one.generation]) if one is not None and one.generation in groups else one
+            for one in manifests
+        ]
 
 
-def _tenant(name: str) -> str:
-    return f"t-{name}" if _PLAIN_NAME.fullmatch(name) else f"h-{hashlib.sha256(name.encode()).hexdigest()[:60]}"
-
-
-def _id(name: str) -> uuid.UUID:
-    return uuid.uuid5(_NAMESPACE, name)
-
-
-def _passage_objects(
-    collection: Collection, documents: Sequence[StoredDocument], generations: dict[str, str]
-) -> list[tuple[Any, int]]:
-    """(object, its size in bytes about) of every chunk."""
-    filterable = {field.name for field in collection.fields if field.filterable}
-    objects = []
-    for document in documents:
-        generation = generations[document.id]
-        fields = {property_of(name): stored(value) for name, value in document.fields.items() if name in filterable}
-        for position, chunk in enumerate(document.chunks):
-            properties = {
-                **fields,
-                "document_id": document.id,
-                "generation": generation,
-                "chunk": position,
-                "text": chunk.text,
-                "tokens": " ".join(tokens(chunk.text)),
-                "groups": list(document.groups) or ["*"],
-            }
-            item = DataObject(properties=properties, vector=list(chunk.vector), uuid=_id(f"{generation}/{position}"))
-            objects.append((item, 6 * len(chunk.text) + 4 * len(chunk.vector) + 1000))
-    return objects
-
-
-def _batches(objects: list[tuple[Any, int]]) -> list[list[tuple[Any, int]]]:
-    batches: list[list[tuple[Any, int]]] = []
-    size = 0
-    for item in objects:
-        if not batches or len(batches[-1]) == _INSERT_OBJECTS or size + item[1] > _INSERT_BYTES:
-            batches.append([])
-            size = 0
-        batches[-1].append(item)
-        size += item[1]
-    return batches
-
-
-def _manifest_object(document: StoredDocument, generation: str) -> Any:
-    properties = {
-        "document_id": document.id,
-        "generation": generation,
-        "version": document.version.hex(),
-        "chunks": len(document.chunks),
-        "fields": json.dumps({name: stored(value) for name, value in document.fields.items()}, ensure_ascii=False, default=str),
-    }
-    return DataObject(properties=properties, uuid=_id(document.id))
-
-
-def _hit(one: Any, manifest: _Manifest, collection: Collection, query: Query) -> Hit:
-    cosine = bm25 = fused = None
-    if query.vector is None:
-        bm25 = one.metadata.score
-    elif one.metadata.distance is not None:
-        cosine = 1 - one.metadata.distance
-    else:
-        vector = one.vector["default"]
-        cosine = sum(a * b for a, b in zip(vector, query.vector, strict=True))
-        fused = one.metadata.score
-        # Raw scores stand in the explanation's text alone, and only of the halves that found the passage.
-        explained = _BM25.search(one.metadata.explain_score or "")
-        bm25 = float(explained[1]) if explained else None
-    return Hit(
-        document_id=str(one.properties["document_id"]),
-        version=manifest.version,
-        chunk=int(one.properties["chunk"]),
-        text=str(one.properties["text"]),
-        fields=decoded(manifest.fields, collection),
-        cosine=cosine,
-        bm25=bm25,
-        fused=fused,
-    )
+def _uuid(after: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(after) if after else None
+    except ValueError:
+        raise InvalidRequest("The page token is not one of this list: begin without one.", field="page_token") from None

@@ -4,20 +4,49 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from ragkeep_retriever.store import AllOf, AnyOf, Collection, Equals, FieldType, FieldValue, Filter, InRange, Not
+from ragkeep_retriever.changes import new_fields
+from ragkeep_retriever.store import (
+    AllOf,
+    AnyOf,
+    Collection,
+    Equals,
+    Field,
+    FieldType,
+    FieldValue,
+    Filter,
+    InRange,
+    Not,
+    Quantization,
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import weaviate
-    from weaviate.classes.config import Configure, DataType, Property, StopwordsPreset, Tokenization, VectorDistances
+    from weaviate.classes.config import (
+        Configure,
+        DataType,
+        Property,
+        Reconfigure,
+        StopwordsPreset,
+        Tokenization,
+        VectorDistances,
+    )
     from weaviate.classes.query import Filter as WeaviateFilter
     from weaviate.collections.classes.config_vector_index import VectorFilterStrategy
     from weaviate.exceptions import UnexpectedStatusCodeError
 
 CATALOGUE = "RagkeepCatalogue"
+_QUANTIZERS: dict[Quantization, Callable[[], Any]] = {
+    Quantization.NONE: Configure.VectorIndex.Quantizer.none,
+    Quantization.PQ: Configure.VectorIndex.Quantizer.pq,
+    Quantization.BQ: Configure.VectorIndex.Quantizer.bq,
+    Quantization.SQ: Configure.VectorIndex.Quantizer.sq,
+    Quantization.RQ: Configure.VectorIndex.Quantizer.rq,
+}
 _TYPES = {
     FieldType.TEXT: DataType.TEXT,
     FieldType.KEYWORD: DataType.TEXT,
@@ -45,17 +74,7 @@ def property_of(field: str) -> str:
 async def create_classes(client: weaviate.WeaviateAsyncClient, collection: Collection, replicas: int) -> None:
     """Makes both classes, where they are not there from an attempt before."""
     index = collection.vector_index
-    fields = [
-        Property(
-            name=property_of(field.name),
-            data_type=_TYPES[field.type],
-            index_filterable=True,
-            index_searchable=False,
-            tokenization=Tokenization.FIELD if _TYPES[field.type] is DataType.TEXT else None,
-        )
-        for field in collection.fields
-        if field.filterable
-    ]
+    fields = [_filterable(field) for field in collection.fields if field.filterable]
     hnsw = Configure.VectorIndex.hnsw(
         distance_metric=VectorDistances.COSINE,
         ef=index.ef,
@@ -77,13 +96,7 @@ async def create_classes(client: weaviate.WeaviateAsyncClient, collection: Colle
             index_searchable=True,
             tokenization=Tokenization.WHITESPACE,
         ),
-        Property(
-            name="groups",
-            data_type=DataType.TEXT_ARRAY,
-            index_filterable=True,
-            index_searchable=False,
-            tokenization=Tokenization.FIELD,
-        ),
+        _groups(),
     ]
     manifests = [
         _keyword("document_id"),
@@ -93,10 +106,36 @@ async def create_classes(client: weaviate.WeaviateAsyncClient, collection: Colle
             for name in ("version", "fields")
         ),
         Property(name="chunks", data_type=DataType.INT, index_filterable=False),
+        _groups(),
     ]
-    vectors = Configure.Vectors.self_provided(vector_index_config=hnsw, quantizer=Configure.VectorIndex.Quantizer.none())
+    vectors = Configure.Vectors.self_provided(vector_index_config=hnsw, quantizer=_QUANTIZERS[index.quantization]())
     await _create(client, passages_class(collection.name), [*passages, *fields], vectors, replicas, tenants=True)
     await _create(client, manifests_class(collection.name), manifests, _no_vectors(), replicas, tenants=True)
+
+
+async def change_classes(client: weaviate.WeaviateAsyncClient, stored: Collection, wanted: Collection) -> None:
+    """What of a change concerns the classes: ef, and further fields to filter by."""
+    passages = client.collections.use(passages_class(stored.name)).config
+    if wanted.vector_index.ef != stored.vector_index.ef:
+        hnsw = Reconfigure.VectorIndex.hnsw(ef=wanted.vector_index.ef)
+        await passages.update(vector_config=Reconfigure.Vectors.update(vector_index_config=hnsw))
+    there = {one.name for one in (await passages.get()).properties}
+    for field in new_fields(stored, wanted):
+        if field.filterable and property_of(field.name) not in there:
+            await passages.add_property(_filterable(field))
+
+
+async def add_groups_to_manifests(client: weaviate.WeaviateAsyncClient, collection: str) -> None:
+    """The catalogue's first version kept a document's groups beside its passages alone."""
+    manifests = client.collections.use(manifests_class(collection)).config
+    if "groups" not in {one.name for one in (await manifests.get()).properties}:
+        await manifests.add_property(_groups())
+
+
+async def delete_classes(client: weaviate.WeaviateAsyncClient, collection: str) -> None:
+    """With all that is in them."""
+    for name in (passages_class(collection), manifests_class(collection)):
+        await client.collections.delete(name)
 
 
 async def create_catalogue(client: weaviate.WeaviateAsyncClient, replicas: int) -> None:
@@ -111,6 +150,27 @@ async def create_catalogue(client: weaviate.WeaviateAsyncClient, replicas: int) 
 def _keyword(name: str) -> Property:
     return Property(
         name=name, data_type=DataType.TEXT, index_filterable=True, index_searchable=False, tokenization=Tokenization.FIELD
+    )
+
+
+def _filterable(field: Field) -> Property:
+    kind = _TYPES[field.type]
+    return Property(
+        name=property_of(field.name),
+        data_type=kind,
+        index_filterable=True,
+        index_searchable=False,
+        tokenization=Tokenization.FIELD if kind is DataType.TEXT else None,
+    )
+
+
+def _groups() -> Property:
+    return Property(
+        name="groups",
+        data_type=DataType.TEXT_ARRAY,
+        index_filterable=True,
+        index_searchable=False,
+        tokenization=Tokenization.FIELD,
     )
 
 

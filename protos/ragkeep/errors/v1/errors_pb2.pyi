@@ -52,10 +52,16 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The prompt does not fit into the model's context even without passages [INVALID_ARGUMENT]. Ask shorter or raise num_ctx."""
     REASON_REQUEST_TOO_LARGE: _Reason.ValueType  # 19
     """More items, or more bytes, than one request may hold [INVALID_ARGUMENT]."""
+    REASON_TEMPLATE_INVALID: _Reason.ValueType  # 20
+    """A content or prompt template cannot be used; the message says where it is wrong [INVALID_ARGUMENT]."""
+    REASON_SEALING_UNAVAILABLE: _Reason.ValueType  # 21
+    """A field is declared as sealed, and this version cannot seal yet [INVALID_ARGUMENT]. Leave the field out."""
     REASON_COLLECTION_UNKNOWN: _Reason.ValueType  # 30
     """The collection does not exist [NOT_FOUND]. The preset "service-tickets" is made by the first import."""
     REASON_MODEL_NOT_INSTALLED: _Reason.ValueType  # 31
     """The engine does not have the model [FAILED_PRECONDITION]. It is never pulled automatically."""
+    REASON_DOCUMENT_UNKNOWN: _Reason.ValueType  # 32
+    """The tenant has no such document in the collection [NOT_FOUND]."""
     REASON_COLLECTION_EXISTS: _Reason.ValueType  # 40
     """The collection exists already with another definition [ALREADY_EXISTS]."""
     REASON_COLLECTION_CHANGED: _Reason.ValueType  # 41
@@ -63,9 +69,15 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_EMBEDDING_SPACE_MISMATCH: _Reason.ValueType  # 42
     """The embedding model is not the one that the collection was made with [FAILED_PRECONDITION]."""
     REASON_ANALYZER_MISMATCH: _Reason.ValueType  # 43
-    """The index was made with another version of the analyzer [FAILED_PRECONDITION]. Import into a new collection."""
+    """The index was made with another version of the analyzer [FAILED_PRECONDITION]. Export, and import into a new collection."""
     REASON_MODEL_UNSUITABLE: _Reason.ValueType  # 44
     """The model cannot do what is asked of it, e.g. an embedding model asked to chat [FAILED_PRECONDITION]."""
+    REASON_COLLECTION_IN_USE: _Reason.ValueType  # 45
+    """The collection holds documents of some tenant, so it is not deleted [FAILED_PRECONDITION]. Delete the documents first."""
+    REASON_COLLECTION_FIXED: _Reason.ValueType  # 46
+    """What was to be changed is fixed when a collection is made [FAILED_PRECONDITION]. The message says what to do instead."""
+    REASON_CATALOGUE_TOO_NEW: _Reason.ValueType  # 47
+    """The collection was written by a newer ragkeep, and this one cannot read it [FAILED_PRECONDITION]. Use the newer one."""
     REASON_ENGINE_UNREACHABLE: _Reason.ValueType  # 50
     """The engine cannot be reached [UNAVAILABLE]. The message says which, where it was looked for and how to start it."""
     REASON_ENGINE_FAILED: _Reason.ValueType  # 51
@@ -126,10 +138,16 @@ REASON_CONTEXT_TOO_SMALL: Reason.ValueType  # 18
 """The prompt does not fit into the model's context even without passages [INVALID_ARGUMENT]. Ask shorter or raise num_ctx."""
 REASON_REQUEST_TOO_LARGE: Reason.ValueType  # 19
 """More items, or more bytes, than one request may hold [INVALID_ARGUMENT]."""
+REASON_TEMPLATE_INVALID: Reason.ValueType  # 20
+"""A content or prompt template cannot be used; the message says where it is wrong [INVALID_ARGUMENT]."""
+REASON_SEALING_UNAVAILABLE: Reason.ValueType  # 21
+"""A field is declared as sealed, and this version cannot seal yet [INVALID_ARGUMENT]. Leave the field out."""
 REASON_COLLECTION_UNKNOWN: Reason.ValueType  # 30
 """The collection does not exist [NOT_FOUND]. The preset "service-tickets" is made by the first import."""
 REASON_MODEL_NOT_INSTALLED: Reason.ValueType  # 31
 """The engine does not have the model [FAILED_PRECONDITION]. It is never pulled automatically."""
+REASON_DOCUMENT_UNKNOWN: Reason.ValueType  # 32
+"""The tenant has no such document in the collection [NOT_FOUND]."""
 REASON_COLLECTION_EXISTS: Reason.ValueType  # 40
 """The collection exists already with another definition [ALREADY_EXISTS]."""
 REASON_COLLECTION_CHANGED: Reason.ValueType  # 41
@@ -137,9 +155,15 @@ REASON_COLLECTION_CHANGED: Reason.ValueType  # 41
 REASON_EMBEDDING_SPACE_MISMATCH: Reason.ValueType  # 42
 """The embedding model is not the one that the collection was made with [FAILED_PRECONDITION]."""
 REASON_ANALYZER_MISMATCH: Reason.ValueType  # 43
-"""The index was made with another version of the analyzer [FAILED_PRECONDITION]. Import into a new collection."""
+"""The index was made with another version of the analyzer [FAILED_PRECONDITION]. Export, and import into a new collection."""
 REASON_MODEL_UNSUITABLE: Reason.ValueType  # 44
 """The model cannot do what is asked of it, e.g. an embedding model asked to chat [FAILED_PRECONDITION]."""
+REASON_COLLECTION_IN_USE: Reason.ValueType  # 45
+"""The collection holds documents of some tenant, so it is not deleted [FAILED_PRECONDITION]. Delete the documents first."""
+REASON_COLLECTION_FIXED: Reason.ValueType  # 46
+"""What was to be changed is fixed when a collection is made [FAILED_PRECONDITION]. The message says what to do instead."""
+REASON_CATALOGUE_TOO_NEW: Reason.ValueType  # 47
+"""The collection was written by a newer ragkeep, and this one cannot read it [FAILED_PRECONDITION]. Use the newer one."""
 REASON_ENGINE_UNREACHABLE: Reason.ValueType  # 50
 """The engine cannot be reached [UNAVAILABLE]. The message says which, where it was looked for and how to start it."""
 REASON_ENGINE_FAILED: Reason.ValueType  # 51

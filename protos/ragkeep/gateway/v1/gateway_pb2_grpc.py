@@ -55,6 +55,41 @@ class RagServiceStub(object):
                 request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListCollectionsRequest.SerializeToString,
                 response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListCollectionsResponse.FromString,
                 _registered_method=True)
+        self.GetCollection = channel.unary_unary(
+                '/ragkeep.gateway.v1.RagService/GetCollection',
+                request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.GetCollectionRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.GetCollectionResponse.FromString,
+                _registered_method=True)
+        self.CreateCollection = channel.unary_unary(
+                '/ragkeep.gateway.v1.RagService/CreateCollection',
+                request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.CreateCollectionRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.CreateCollectionResponse.FromString,
+                _registered_method=True)
+        self.UpdateCollection = channel.unary_unary(
+                '/ragkeep.gateway.v1.RagService/UpdateCollection',
+                request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.UpdateCollectionRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.UpdateCollectionResponse.FromString,
+                _registered_method=True)
+        self.DeleteCollection = channel.unary_unary(
+                '/ragkeep.gateway.v1.RagService/DeleteCollection',
+                request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteCollectionRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteCollectionResponse.FromString,
+                _registered_method=True)
+        self.GetDocument = channel.unary_unary(
+                '/ragkeep.gateway.v1.RagService/GetDocument',
+                request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.GetDocumentRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.GetDocumentResponse.FromString,
+                _registered_method=True)
+        self.ListDocuments = channel.unary_unary(
+                '/ragkeep.gateway.v1.RagService/ListDocuments',
+                request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListDocumentsRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListDocumentsResponse.FromString,
+                _registered_method=True)
+        self.DeleteDocuments = channel.unary_unary(
+                '/ragkeep.gateway.v1.RagService/DeleteDocuments',
+                request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteDocumentsRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteDocumentsResponse.FromString,
+                _registered_method=True)
 
 
 class RagServiceServicer(object):
@@ -96,6 +131,63 @@ class RagServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCollection(self, request, context):
+        """Returns a collection's definition and how many documents of the tenant are in it. Fails with COLLECTION_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCollection(self, request, context):
+        """Makes a collection, for every tenant, with the embedding model that is served now. One that exists with the same definition
+        is returned as it is. Fails with INVALID_REQUEST, TEMPLATE_INVALID, SEALING_UNAVAILABLE, COLLECTION_EXISTS or
+        ENGINE_UNREACHABLE. Deadline by default 30 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCollection(self, request, context):
+        """Changes a collection's definition: the title field, the prompt template, the minimum evidence, ef, the content template,
+        chunking, a field that is no longer required, further fields that are not. Fails with COLLECTION_UNKNOWN,
+        COLLECTION_CHANGED, COLLECTION_FIXED and the reasons of CreateCollection. Deadline by default 30 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCollection(self, request, context):
+        """Deletes a collection that holds no document of any tenant. Fails with COLLECTION_UNKNOWN or COLLECTION_IN_USE. Deadline
+        by default 60 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDocument(self, request, context):
+        """Returns a document as it is stored. Fails with COLLECTION_UNKNOWN or DOCUMENT_UNKNOWN. Deadline by default 10 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDocuments(self, request, context):
+        """Lists the tenant's documents, page by page, in an order of the store's own that stays; also how they are exported. Fails with
+        COLLECTION_UNKNOWN, FILTER_FIELD_UNKNOWN, FILTER_TYPE_WRONG, LIMIT_OUT_OF_RANGE or INVALID_REQUEST. Deadline by default
+        30 s. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDocuments(self, request, context):
+        """Deletes documents of the tenant, at most 1,000 a call; each goes whole, and a search afterwards does not find it. Fails as
+        ListDocuments does, and with REQUEST_TOO_LARGE. Deadline by default 60 s. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RagServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -118,6 +210,41 @@ def add_RagServiceServicer_to_server(servicer, server):
                     servicer.ListCollections,
                     request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListCollectionsRequest.FromString,
                     response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListCollectionsResponse.SerializeToString,
+            ),
+            'GetCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCollection,
+                    request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.GetCollectionRequest.FromString,
+                    response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.GetCollectionResponse.SerializeToString,
+            ),
+            'CreateCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCollection,
+                    request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.CreateCollectionRequest.FromString,
+                    response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.CreateCollectionResponse.SerializeToString,
+            ),
+            'UpdateCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCollection,
+                    request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.UpdateCollectionRequest.FromString,
+                    response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.UpdateCollectionResponse.SerializeToString,
+            ),
+            'DeleteCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCollection,
+                    request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteCollectionRequest.FromString,
+                    response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteCollectionResponse.SerializeToString,
+            ),
+            'GetDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDocument,
+                    request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.GetDocumentRequest.FromString,
+                    response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.GetDocumentResponse.SerializeToString,
+            ),
+            'ListDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDocuments,
+                    request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListDocumentsRequest.FromString,
+                    response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListDocumentsResponse.SerializeToString,
+            ),
+            'DeleteDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDocuments,
+                    request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteDocumentsRequest.FromString,
+                    response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteDocumentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -229,6 +356,195 @@ class RagService(object):
             '/ragkeep.gateway.v1.RagService/ListCollections',
             ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListCollectionsRequest.SerializeToString,
             ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.gateway.v1.RagService/GetCollection',
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.GetCollectionRequest.SerializeToString,
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.GetCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.gateway.v1.RagService/CreateCollection',
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.CreateCollectionRequest.SerializeToString,
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.CreateCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.gateway.v1.RagService/UpdateCollection',
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.UpdateCollectionRequest.SerializeToString,
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.UpdateCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.gateway.v1.RagService/DeleteCollection',
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteCollectionRequest.SerializeToString,
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.gateway.v1.RagService/GetDocument',
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.GetDocumentRequest.SerializeToString,
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.GetDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.gateway.v1.RagService/ListDocuments',
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListDocumentsRequest.SerializeToString,
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.gateway.v1.RagService/DeleteDocuments',
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteDocumentsRequest.SerializeToString,
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteDocumentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

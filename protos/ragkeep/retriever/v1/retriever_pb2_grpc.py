@@ -50,6 +50,31 @@ class RetrieverServiceStub(object):
                 request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListCollectionsRequest.SerializeToString,
                 response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListCollectionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateCollection = channel.unary_unary(
+                '/ragkeep.retriever.v1.RetrieverService/UpdateCollection',
+                request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.UpdateCollectionRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.UpdateCollectionResponse.FromString,
+                _registered_method=True)
+        self.DeleteCollection = channel.unary_unary(
+                '/ragkeep.retriever.v1.RetrieverService/DeleteCollection',
+                request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteCollectionRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteCollectionResponse.FromString,
+                _registered_method=True)
+        self.GetDocument = channel.unary_unary(
+                '/ragkeep.retriever.v1.RetrieverService/GetDocument',
+                request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.GetDocumentRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.GetDocumentResponse.FromString,
+                _registered_method=True)
+        self.ListDocuments = channel.unary_unary(
+                '/ragkeep.retriever.v1.RetrieverService/ListDocuments',
+                request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListDocumentsRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListDocumentsResponse.FromString,
+                _registered_method=True)
+        self.DeleteDocuments = channel.unary_unary(
+                '/ragkeep.retriever.v1.RetrieverService/DeleteDocuments',
+                request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteDocumentsRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteDocumentsResponse.FromString,
+                _registered_method=True)
         self.GetVersions = channel.unary_unary(
                 '/ragkeep.retriever.v1.RetrieverService/GetVersions',
                 request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.GetVersionsRequest.SerializeToString,
@@ -72,15 +97,15 @@ class RetrieverServiceServicer(object):
     """
 
     def CreateCollection(self, request, context):
-        """Makes a collection. One that exists with the same definition is returned as it is. Fails with INVALID_REQUEST or
-        COLLECTION_EXISTS. Deadline by default 30 s.
+        """Makes a collection. One that exists with the same definition is returned as it is. Fails with INVALID_REQUEST,
+        TEMPLATE_INVALID, SEALING_UNAVAILABLE or COLLECTION_EXISTS. Deadline by default 30 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCollection(self, request, context):
-        """Returns a collection's definition. Fails with COLLECTION_UNKNOWN.
+        """Returns a collection's definition. Fails with COLLECTION_UNKNOWN, ANALYZER_MISMATCH or CATALOGUE_TOO_NEW.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,6 +113,47 @@ class RetrieverServiceServicer(object):
 
     def ListCollections(self, request, context):
         """Returns all collections with the number of the tenant's documents in each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCollection(self, request, context):
+        """Changes a collection's definition: the title field, the prompt template, the minimum evidence, ef, the content template,
+        chunking, a field that is no longer required, further fields that are not. Fails with COLLECTION_UNKNOWN,
+        COLLECTION_CHANGED, COLLECTION_FIXED and the reasons of CreateCollection. Deadline by default 30 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCollection(self, request, context):
+        """Deletes a collection that holds no document of any tenant. Fails with COLLECTION_UNKNOWN or COLLECTION_IN_USE. Deadline
+        by default 60 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDocument(self, request, context):
+        """Returns a document as it is stored. Fails with COLLECTION_UNKNOWN or DOCUMENT_UNKNOWN. Deadline by default 10 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDocuments(self, request, context):
+        """Lists documents, page by page, in an order of the store's own that stays. Works with an index of another analyzer too, so
+        that documents can be taken out. Fails with COLLECTION_UNKNOWN, FILTER_FIELD_UNKNOWN, FILTER_TYPE_WRONG or INVALID_REQUEST.
+        Deadline by default 30 s. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDocuments(self, request, context):
+        """Deletes documents, at most 1,000 a call; each goes whole, and a search afterwards does not find it. Fails as ListDocuments
+        does. Deadline by default 60 s. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +202,31 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     servicer.ListCollections,
                     request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListCollectionsRequest.FromString,
                     response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListCollectionsResponse.SerializeToString,
+            ),
+            'UpdateCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCollection,
+                    request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.UpdateCollectionRequest.FromString,
+                    response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.UpdateCollectionResponse.SerializeToString,
+            ),
+            'DeleteCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCollection,
+                    request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteCollectionRequest.FromString,
+                    response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteCollectionResponse.SerializeToString,
+            ),
+            'GetDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDocument,
+                    request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.GetDocumentRequest.FromString,
+                    response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.GetDocumentResponse.SerializeToString,
+            ),
+            'ListDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDocuments,
+                    request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListDocumentsRequest.FromString,
+                    response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListDocumentsResponse.SerializeToString,
+            ),
+            'DeleteDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDocuments,
+                    request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteDocumentsRequest.FromString,
+                    response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteDocumentsResponse.SerializeToString,
             ),
             'GetVersions': grpc.unary_unary_rpc_method_handler(
                     servicer.GetVersions,
@@ -235,6 +326,141 @@ class RetrieverService(object):
             '/ragkeep.retriever.v1.RetrieverService/ListCollections',
             ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListCollectionsRequest.SerializeToString,
             ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.retriever.v1.RetrieverService/UpdateCollection',
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.UpdateCollectionRequest.SerializeToString,
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.UpdateCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.retriever.v1.RetrieverService/DeleteCollection',
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteCollectionRequest.SerializeToString,
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.retriever.v1.RetrieverService/GetDocument',
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.GetDocumentRequest.SerializeToString,
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.GetDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.retriever.v1.RetrieverService/ListDocuments',
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListDocumentsRequest.SerializeToString,
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.retriever.v1.RetrieverService/DeleteDocuments',
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteDocumentsRequest.SerializeToString,
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteDocumentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

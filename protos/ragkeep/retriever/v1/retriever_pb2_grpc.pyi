@@ -34,13 +34,33 @@ class RetrieverServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RetrieverServiceAsyncStub: ...
     CreateCollection: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.CreateCollectionRequest, _retriever_pb2.CreateCollectionResponse]
-    """Makes a collection. One that exists with the same definition is returned as it is. Fails with INVALID_REQUEST or
-    COLLECTION_EXISTS. Deadline by default 30 s.
+    """Makes a collection. One that exists with the same definition is returned as it is. Fails with INVALID_REQUEST,
+    TEMPLATE_INVALID, SEALING_UNAVAILABLE or COLLECTION_EXISTS. Deadline by default 30 s.
     """
     GetCollection: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetCollectionRequest, _retriever_pb2.GetCollectionResponse]
-    """Returns a collection's definition. Fails with COLLECTION_UNKNOWN."""
+    """Returns a collection's definition. Fails with COLLECTION_UNKNOWN, ANALYZER_MISMATCH or CATALOGUE_TOO_NEW."""
     ListCollections: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.ListCollectionsRequest, _retriever_pb2.ListCollectionsResponse]
     """Returns all collections with the number of the tenant's documents in each."""
+    UpdateCollection: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.UpdateCollectionRequest, _retriever_pb2.UpdateCollectionResponse]
+    """Changes a collection's definition: the title field, the prompt template, the minimum evidence, ef, the content template,
+    chunking, a field that is no longer required, further fields that are not. Fails with COLLECTION_UNKNOWN,
+    COLLECTION_CHANGED, COLLECTION_FIXED and the reasons of CreateCollection. Deadline by default 30 s.
+    """
+    DeleteCollection: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.DeleteCollectionRequest, _retriever_pb2.DeleteCollectionResponse]
+    """Deletes a collection that holds no document of any tenant. Fails with COLLECTION_UNKNOWN or COLLECTION_IN_USE. Deadline
+    by default 60 s.
+    """
+    GetDocument: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetDocumentRequest, _retriever_pb2.GetDocumentResponse]
+    """Returns a document as it is stored. Fails with COLLECTION_UNKNOWN or DOCUMENT_UNKNOWN. Deadline by default 10 s."""
+    ListDocuments: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.ListDocumentsRequest, _retriever_pb2.ListDocumentsResponse]
+    """Lists documents, page by page, in an order of the store's own that stays. Works with an index of another analyzer too, so
+    that documents can be taken out. Fails with COLLECTION_UNKNOWN, FILTER_FIELD_UNKNOWN, FILTER_TYPE_WRONG or INVALID_REQUEST.
+    Deadline by default 30 s. Safe to retry.
+    """
+    DeleteDocuments: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.DeleteDocumentsRequest, _retriever_pb2.DeleteDocumentsResponse]
+    """Deletes documents, at most 1,000 a call; each goes whole, and a search afterwards does not find it. Fails as ListDocuments
+    does. Deadline by default 60 s. Idempotent.
+    """
     GetVersions: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetVersionsRequest, _retriever_pb2.GetVersionsResponse]
     """Says which of these documents are there, whole, and in which version. Fails with COLLECTION_UNKNOWN. Deadline by
     default 30 s.
@@ -62,13 +82,33 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.CreateCollectionRequest, _retriever_pb2.CreateCollectionResponse]  # type: ignore[assignment]
-    """Makes a collection. One that exists with the same definition is returned as it is. Fails with INVALID_REQUEST or
-    COLLECTION_EXISTS. Deadline by default 30 s.
+    """Makes a collection. One that exists with the same definition is returned as it is. Fails with INVALID_REQUEST,
+    TEMPLATE_INVALID, SEALING_UNAVAILABLE or COLLECTION_EXISTS. Deadline by default 30 s.
     """
     GetCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetCollectionRequest, _retriever_pb2.GetCollectionResponse]  # type: ignore[assignment]
-    """Returns a collection's definition. Fails with COLLECTION_UNKNOWN."""
+    """Returns a collection's definition. Fails with COLLECTION_UNKNOWN, ANALYZER_MISMATCH or CATALOGUE_TOO_NEW."""
     ListCollections: _aio.UnaryUnaryMultiCallable[_retriever_pb2.ListCollectionsRequest, _retriever_pb2.ListCollectionsResponse]  # type: ignore[assignment]
     """Returns all collections with the number of the tenant's documents in each."""
+    UpdateCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.UpdateCollectionRequest, _retriever_pb2.UpdateCollectionResponse]  # type: ignore[assignment]
+    """Changes a collection's definition: the title field, the prompt template, the minimum evidence, ef, the content template,
+    chunking, a field that is no longer required, further fields that are not. Fails with COLLECTION_UNKNOWN,
+    COLLECTION_CHANGED, COLLECTION_FIXED and the reasons of CreateCollection. Deadline by default 30 s.
+    """
+    DeleteCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.DeleteCollectionRequest, _retriever_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
+    """Deletes a collection that holds no document of any tenant. Fails with COLLECTION_UNKNOWN or COLLECTION_IN_USE. Deadline
+    by default 60 s.
+    """
+    GetDocument: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetDocumentRequest, _retriever_pb2.GetDocumentResponse]  # type: ignore[assignment]
+    """Returns a document as it is stored. Fails with COLLECTION_UNKNOWN or DOCUMENT_UNKNOWN. Deadline by default 10 s."""
+    ListDocuments: _aio.UnaryUnaryMultiCallable[_retriever_pb2.ListDocumentsRequest, _retriever_pb2.ListDocumentsResponse]  # type: ignore[assignment]
+    """Lists documents, page by page, in an order of the store's own that stays. Works with an index of another analyzer too, so
+    that documents can be taken out. Fails with COLLECTION_UNKNOWN, FILTER_FIELD_UNKNOWN, FILTER_TYPE_WRONG or INVALID_REQUEST.
+    Deadline by default 30 s. Safe to retry.
+    """
+    DeleteDocuments: _aio.UnaryUnaryMultiCallable[_retriever_pb2.DeleteDocumentsRequest, _retriever_pb2.DeleteDocumentsResponse]  # type: ignore[assignment]
+    """Deletes documents, at most 1,000 a call; each goes whole, and a search afterwards does not find it. Fails as ListDocuments
+    does. Deadline by default 60 s. Idempotent.
+    """
     GetVersions: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetVersionsRequest, _retriever_pb2.GetVersionsResponse]  # type: ignore[assignment]
     """Says which of these documents are there, whole, and in which version. Fails with COLLECTION_UNKNOWN. Deadline by
     default 30 s.
@@ -93,8 +133,8 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.CreateCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.CreateCollectionResponse, _abc.Awaitable[_retriever_pb2.CreateCollectionResponse]]:
-        """Makes a collection. One that exists with the same definition is returned as it is. Fails with INVALID_REQUEST or
-        COLLECTION_EXISTS. Deadline by default 30 s.
+        """Makes a collection. One that exists with the same definition is returned as it is. Fails with INVALID_REQUEST,
+        TEMPLATE_INVALID, SEALING_UNAVAILABLE or COLLECTION_EXISTS. Deadline by default 30 s.
         """
 
     @_abc_1.abstractmethod
@@ -103,7 +143,7 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.GetCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.GetCollectionResponse, _abc.Awaitable[_retriever_pb2.GetCollectionResponse]]:
-        """Returns a collection's definition. Fails with COLLECTION_UNKNOWN."""
+        """Returns a collection's definition. Fails with COLLECTION_UNKNOWN, ANALYZER_MISMATCH or CATALOGUE_TOO_NEW."""
 
     @_abc_1.abstractmethod
     def ListCollections(
@@ -112,6 +152,56 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.ListCollectionsResponse, _abc.Awaitable[_retriever_pb2.ListCollectionsResponse]]:
         """Returns all collections with the number of the tenant's documents in each."""
+
+    @_abc_1.abstractmethod
+    def UpdateCollection(
+        self,
+        request: _retriever_pb2.UpdateCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.UpdateCollectionResponse, _abc.Awaitable[_retriever_pb2.UpdateCollectionResponse]]:
+        """Changes a collection's definition: the title field, the prompt template, the minimum evidence, ef, the content template,
+        chunking, a field that is no longer required, further fields that are not. Fails with COLLECTION_UNKNOWN,
+        COLLECTION_CHANGED, COLLECTION_FIXED and the reasons of CreateCollection. Deadline by default 30 s.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteCollection(
+        self,
+        request: _retriever_pb2.DeleteCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.DeleteCollectionResponse, _abc.Awaitable[_retriever_pb2.DeleteCollectionResponse]]:
+        """Deletes a collection that holds no document of any tenant. Fails with COLLECTION_UNKNOWN or COLLECTION_IN_USE. Deadline
+        by default 60 s.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDocument(
+        self,
+        request: _retriever_pb2.GetDocumentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.GetDocumentResponse, _abc.Awaitable[_retriever_pb2.GetDocumentResponse]]:
+        """Returns a document as it is stored. Fails with COLLECTION_UNKNOWN or DOCUMENT_UNKNOWN. Deadline by default 10 s."""
+
+    @_abc_1.abstractmethod
+    def ListDocuments(
+        self,
+        request: _retriever_pb2.ListDocumentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.ListDocumentsResponse, _abc.Awaitable[_retriever_pb2.ListDocumentsResponse]]:
+        """Lists documents, page by page, in an order of the store's own that stays. Works with an index of another analyzer too, so
+        that documents can be taken out. Fails with COLLECTION_UNKNOWN, FILTER_FIELD_UNKNOWN, FILTER_TYPE_WRONG or INVALID_REQUEST.
+        Deadline by default 30 s. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteDocuments(
+        self,
+        request: _retriever_pb2.DeleteDocumentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.DeleteDocumentsResponse, _abc.Awaitable[_retriever_pb2.DeleteDocumentsResponse]]:
+        """Deletes documents, at most 1,000 a call; each goes whole, and a search afterwards does not find it. Fails as ListDocuments
+        does. Deadline by default 60 s. Idempotent.
+        """
 
     @_abc_1.abstractmethod
     def GetVersions(

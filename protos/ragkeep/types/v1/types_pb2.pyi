@@ -88,6 +88,42 @@ FIELD_TYPE_TIMESTAMP: FieldType.ValueType  # 5
 """A moment, UTC."""
 Global___FieldType: _TypeAlias = FieldType  # noqa: Y015
 
+class _Quantization:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _QuantizationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Quantization.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    QUANTIZATION_UNSPECIFIED: _Quantization.ValueType  # 0
+    """None."""
+    QUANTIZATION_NONE: _Quantization.ValueType  # 1
+    """Vectors as they are."""
+    QUANTIZATION_PQ: _Quantization.ValueType  # 2
+    """Product quantization; trained on a tenant's first 100,000 vectors."""
+    QUANTIZATION_BQ: _Quantization.ValueType  # 3
+    """Binary: a bit for each number."""
+    QUANTIZATION_SQ: _Quantization.ValueType  # 4
+    """Scalar: a byte for each number."""
+    QUANTIZATION_RQ: _Quantization.ValueType  # 5
+    """Rotational: a byte for each number, without training."""
+
+class Quantization(_Quantization, metaclass=_QuantizationEnumTypeWrapper):
+    """How vectors are kept smaller in memory, for a little less recall."""
+
+QUANTIZATION_UNSPECIFIED: Quantization.ValueType  # 0
+"""None."""
+QUANTIZATION_NONE: Quantization.ValueType  # 1
+"""Vectors as they are."""
+QUANTIZATION_PQ: Quantization.ValueType  # 2
+"""Product quantization; trained on a tenant's first 100,000 vectors."""
+QUANTIZATION_BQ: Quantization.ValueType  # 3
+"""Binary: a bit for each number."""
+QUANTIZATION_SQ: Quantization.ValueType  # 4
+"""Scalar: a byte for each number."""
+QUANTIZATION_RQ: Quantization.ValueType  # 5
+"""Rotational: a byte for each number, without training."""
+Global___Quantization: _TypeAlias = Quantization  # noqa: Y015
+
 @_typing.final
 class Scope(_message.Message):
     """For whom a retriever's call is made. Set by the gateway from the verified identity, never from a caller's request."""
@@ -262,7 +298,7 @@ class Value(_message.Message):
     """True or false."""
     @_builtins.property
     def timestamp(self) -> _timestamp_pb2.Timestamp:
-        """A moment, UTC."""
+        """A moment, UTC, years 1 to 9999, to the microsecond; what is finer is left out."""
 
     @_builtins.property
     def sealed(self) -> Global___SealedValue:
@@ -342,6 +378,62 @@ class Document(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Document: _TypeAlias = Document  # noqa: Y015
+
+@_typing.final
+class StoredDocument(_message.Message):
+    """A document as it is stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    version: _builtins.bytes
+    """Its version (SHA-256)."""
+    chunks: _builtins.int
+    """Passages that were made of it."""
+    @_builtins.property
+    def document(self) -> Global___Document:
+        """As it was imported."""
+
+    def __init__(
+        self,
+        *,
+        document: Global___Document | None = ...,
+        version: _builtins.bytes = ...,
+        chunks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "document", b"document", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredDocument: _TypeAlias = StoredDocument  # noqa: Y015
+
+@_typing.final
+class DocumentIds(_message.Message):
+    """Ids of documents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 1,000 ids."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DocumentIds: _TypeAlias = DocumentIds  # noqa: Y015
 
 @_typing.final
 class Scores(_message.Message):
@@ -669,6 +761,8 @@ class Field(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     FILTERABLE_FIELD_NUMBER: _builtins.int
     REQUIRED_FIELD_NUMBER: _builtins.int
+    SEARCHABLE_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """[a-z][a-z0-9_]{0,62}."""
     type: Global___FieldType.ValueType
@@ -677,6 +771,10 @@ class Field(_message.Message):
     """May be used in filters."""
     required: _builtins.bool
     """A document without it is rejected."""
+    searchable: _builtins.bool
+    """Its value is part of the text that is indexed. Where there is a content template, that says so, and this follows it."""
+    sealed: _builtins.bool
+    """Its value is encrypted. Reserved: refused until sealing exists."""
     def __init__(
         self,
         *,
@@ -684,10 +782,12 @@ class Field(_message.Message):
         type: Global___FieldType.ValueType = ...,
         filterable: _builtins.bool = ...,
         required: _builtins.bool = ...,
+        searchable: _builtins.bool = ...,
+        sealed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filterable", b"filterable", "name", b"name", "required", b"required", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filterable", b"filterable", "name", b"name", "required", b"required", "sealed", b"sealed", "searchable", b"searchable", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -721,33 +821,70 @@ Global___Chunking: _TypeAlias = Chunking  # noqa: Y015
 
 @_typing.final
 class VectorIndex(_message.Message):
-    """The vector index. Fixed when the collection is made."""
+    """The vector index. All but ef is fixed when the collection is made. The embedded store keeps it and searches exactly."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EF_FIELD_NUMBER: _builtins.int
     EF_CONSTRUCTION_FIELD_NUMBER: _builtins.int
     MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    QUANTIZATION_FIELD_NUMBER: _builtins.int
     ef: _builtins.int
-    """HNSW: candidates looked at in a search. Default 200."""
+    """HNSW: candidates looked at in a search, 1 to 4,096. Default 200."""
     ef_construction: _builtins.int
-    """HNSW: candidates looked at when a vector is added. Default 256."""
+    """HNSW: candidates looked at when a vector is added, 4 to 4,096. Default 256."""
     max_connections: _builtins.int
-    """HNSW: links of a vector. Default 64."""
+    """HNSW: links of a vector, 4 to 2,047. Default 64."""
+    quantization: Global___Quantization.ValueType
+    """How vectors are kept smaller. Default none."""
     def __init__(
         self,
         *,
         ef: _builtins.int = ...,
         ef_construction: _builtins.int = ...,
         max_connections: _builtins.int = ...,
+        quantization: Global___Quantization.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ef", b"ef", "ef_construction", b"ef_construction", "max_connections", b"max_connections"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ef", b"ef", "ef_construction", b"ef_construction", "max_connections", b"max_connections", "quantization", b"quantization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VectorIndex: _TypeAlias = VectorIndex  # noqa: Y015
+
+@_typing.final
+class MinimumEvidence(_message.Message):
+    """When what was found is good enough to answer from. An ask finds nothing where neither bound is reached."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    COSINE_MARGIN_FIELD_NUMBER: _builtins.int
+    coverage: _builtins.float
+    """Share of the question that stands together in one passage, 0 to 1. Default 0.5; at 0 no ask is refused."""
+    cosine_margin: _builtins.float
+    """How far the best cosine is above what unrelated questions reach, 0 to 2. Default 0.03."""
+    def __init__(
+        self,
+        *,
+        coverage: _builtins.float | None = ...,
+        cosine_margin: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cosine_margin", b"_cosine_margin", "_coverage", b"_coverage", "cosine_margin", b"cosine_margin", "coverage", b"coverage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cosine_margin", b"_cosine_margin", "_coverage", b"_coverage", "cosine_margin", b"cosine_margin", "coverage", b"coverage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cosine_margin: _TypeAlias = _typing.Literal["cosine_margin"]  # noqa: Y015
+    _WhichOneofArgType__cosine_margin: _TypeAlias = _typing.Literal["_cosine_margin", b"_cosine_margin"]  # noqa: Y015
+    _WhichOneofReturnType__coverage: _TypeAlias = _typing.Literal["coverage"]  # noqa: Y015
+    _WhichOneofArgType__coverage: _TypeAlias = _typing.Literal["_coverage", b"_coverage"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cosine_margin) -> _WhichOneofReturnType__cosine_margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__coverage) -> _WhichOneofReturnType__coverage | None: ...
+
+Global___MinimumEvidence: _TypeAlias = MinimumEvidence  # noqa: Y015
 
 @_typing.final
 class Collection(_message.Message):
@@ -763,14 +900,23 @@ class Collection(_message.Message):
     SPACE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_FIELD_NUMBER: _builtins.int
+    PROMPT_TEMPLATE_FIELD_NUMBER: _builtins.int
+    MINIMUM_EVIDENCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """[a-z][a-z0-9_-]{0,62}."""
     content_template: _builtins.str
-    """What is indexed of a document: text in which {field} stands for a field's value."""
+    """What is indexed of a document: text in which {field} stands for a field's value, up to 8,000 characters. Default: the
+    searchable fields, each on a line of its own.
+    """
     revision: _builtins.int
     """Grows with each change of the definition. Set by the retriever."""
     title_field: _builtins.str
     """The field whose value names a document to a reader, e.g. "title"."""
+    prompt_template: _builtins.str
+    """What the language model is told in place of ragkeep's own prompt, up to 8,000 characters: text in which {passages} and
+    {question}, each needed, stand for the numbered passages and the question; {not_found}, for the honest no in the
+    question's language, may. Default empty: the own prompt.
+    """
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___Field]:
         """Up to 64 fields."""
@@ -787,6 +933,10 @@ class Collection(_message.Message):
     def space(self) -> Global___EmbeddingSpace:
         """Which model the vectors are of. Set by the gateway when it makes the collection."""
 
+    @_builtins.property
+    def minimum_evidence(self) -> Global___MinimumEvidence:
+        """When what was found is good enough to answer from."""
+
     def __init__(
         self,
         *,
@@ -798,10 +948,12 @@ class Collection(_message.Message):
         space: Global___EmbeddingSpace | None = ...,
         revision: _builtins.int = ...,
         title_field: _builtins.str = ...,
+        prompt_template: _builtins.str = ...,
+        minimum_evidence: Global___MinimumEvidence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "space", b"space", "vector_index", b"vector_index"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "minimum_evidence", b"minimum_evidence", "space", b"space", "vector_index", b"vector_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "content_template", b"content_template", "fields", b"fields", "name", b"name", "revision", b"revision", "space", b"space", "title_field", b"title_field", "vector_index", b"vector_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "content_template", b"content_template", "fields", b"fields", "minimum_evidence", b"minimum_evidence", "name", b"name", "prompt_template", b"prompt_template", "revision", b"revision", "space", b"space", "title_field", b"title_field", "vector_index", b"vector_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
