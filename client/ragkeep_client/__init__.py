@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ragkeep_client.client import Client
     from ragkeep_client.events import (
+        Change,
         Citation,
         Collection,
         Delta,
         Done,
         Event,
-        Field,
         Outcome,
         Scores,
         Source,
         Sources,
         Status,
+        StoredDocument,
         Usage,
     )
+    from ragkeep_client.schema import Field, Schema
     from ragkeep_client.values import AllOf, AnyOf, Document, Equals, FieldValue, Filter, Keyword, NoneOf, OneOf, Range
     from ragkeep_runtime.errors import RagkeepError
     from ragkeep_runtime.tls import Identity
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AllOf",
     "AnyOf",
+    "Change",
     "Citation",
     "Client",
     "Collection",
@@ -46,10 +49,12 @@ __all__ = [
     "Outcome",
     "RagkeepError",
     "Range",
+    "Schema",
     "Scores",
     "Source",
     "Sources",
     "Status",
+    "StoredDocument",
     "Usage",
 ]
 
@@ -57,6 +62,8 @@ _HOMES = {
     "Client": "ragkeep_client.client",
     "RagkeepError": "ragkeep_runtime.errors",
     "Identity": "ragkeep_runtime.tls",
+    "Field": "ragkeep_client.schema",
+    "Schema": "ragkeep_client.schema",
 } | dict.fromkeys(
     ("AllOf", "AnyOf", "Document", "Equals", "FieldValue", "Filter", "Keyword", "NoneOf", "OneOf", "Range"),
     "ragkeep_client.values",

@@ -12,7 +12,10 @@ from ragkeep.gateway.v1 import gateway_pb2
 from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
 from ragkeep.generator.v1 import generator_pb2
 from ragkeep.types.v1 import types_pb2
-from ragkeep_client.events import Collection, Event, Outcome, Source, collection_from, event_from, source_from
+from ragkeep_client.calls import SERVICE_TICKETS, writable
+from ragkeep_client.collection_calls import CollectionCalls
+from ragkeep_client.document_calls import DocumentCalls
+from ragkeep_client.events import Event, Outcome, Source, event_from, source_from
 from ragkeep_client.importer import Importer
 from ragkeep_client.values import Document, Filter, filter_message
 from ragkeep_runtime.channel import open_channel
@@ -21,7 +24,6 @@ from ragkeep_runtime.errors import DeadlineExceeded, InvalidRequest, NotReady, f
 from ragkeep_runtime.tls import Identity
 
 Mode = Literal["hybrid", "vector", "keyword"]
-SERVICE_TICKETS = "service-tickets"
 _MODES = {
     "hybrid": gateway_pb2.SEARCH_MODE_HYBRID,
     "vector": gateway_pb2.SEARCH_MODE_VECTOR,
@@ -29,7 +31,7 @@ _MODES = {
 }
 
 
-class Client:
+class Client(CollectionCalls, DocumentCalls):
     """A connection to a gateway, for one tenant. Use it as `async with Client(...) as client:`.
 
     `target` is host:port or dns:///host:port; `tenant` may stay empty where the policy binds the caller to one alone.
@@ -83,7 +85,7 @@ class Client:
     ) -> AsyncGenerator[Event]:
         """Streams status, sources, status, delta ..., citations, usage, done. Leaving the loop cancels the call; to have
         that at once wherever the iterator is kept, wrap it in `contextlib.aclosing`."""
-        with _writable():
+        with writable():
             request = gateway_pb2.AskRequest(
                 collection=collection,
                 question=question,
@@ -116,7 +118,7 @@ class Client:
         timeout_s: float = 10.0,
     ) -> list[Source]:
         """Passages, best first."""
-        with _writable():
+        with writable():
             request = gateway_pb2.SearchRequest(
                 collection=collection,
                 query=query,
@@ -150,20 +152,3 @@ class Client:
             return response.outcomes
 
         return Importer(send, in_flight=in_flight).run(documents)
-
-    async def list_collections(self, *, timeout_s: float = 10.0) -> list[Collection]:
-        """The collections by name, with the number of the tenant's documents."""
-        with self._errors():
-            response = await self._stub.ListCollections(
-                gateway_pb2.ListCollectionsRequest(), timeout=timeout_s, metadata=self._metadata
-            )
-        return [collection_from(summary) for summary in response.collections]
-
-
-@contextlib.contextmanager
-def _writable() -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        # protobuf refuses -1 for a uint32, and lone surrogates.
-        raise InvalidRequest(f"The request cannot be written: {error}") from None

@@ -9,7 +9,9 @@ import typer
 
 from ragkeep_client.commands.ask import ask
 from ragkeep_client.commands.collections import collections
+from ragkeep_client.commands.documents import documents
 from ragkeep_client.commands.down import down
+from ragkeep_client.commands.export import export
 from ragkeep_client.commands.import_ import import_
 from ragkeep_client.commands.search import search
 from ragkeep_client.commands.up import up
@@ -20,7 +22,9 @@ app.command()(up)
 app.command("import")(import_)
 app.command()(ask)
 app.command()(search)
-app.command()(collections)
+app.add_typer(collections, name="collections")
+app.add_typer(documents, name="documents")
+app.command()(export)
 app.command()(down)
 
 

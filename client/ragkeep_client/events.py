@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from ragkeep.gateway.v1 import gateway_pb2
 from ragkeep.generator.v1 import generator_pb2
 from ragkeep.types.v1 import types_pb2
+from ragkeep_client.schema import Field as Field
+from ragkeep_client.schema import Schema, enum_name, schema_from
 from ragkeep_client.values import FieldValue, plain_value
 
 Stage = Literal["retrieving", "generating", "other"]
 Finish = Literal["stop", "length", "no_evidence", "other"]
 Kind = Literal["created", "unchanged", "updated", "rejected", "other"]
-FieldType = Literal["text", "keyword", "number", "boolean", "timestamp", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +105,6 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """A field of a collection's documents."""
-
-    name: str
-    type: FieldType
-    filterable: bool
-    required: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Collection:
     """A collection and how much of it is the tenant's."""
 
@@ -121,12 +112,28 @@ class Collection:
     fields: tuple[Field, ...]
     documents: int  # of the tenant
     embedding_model: str  # empty where none is kept yet
+    schema: Schema  # its whole definition
+    revision: int  # grows with each change of it
 
 
-def _name(enum: Any, number: int, prefix: str) -> str:
-    # A value that a newer server added has no name here.
-    name = enum.Name(number) if number and number in enum.values() else ""
-    return name.removeprefix(prefix).lower() or "other"
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an update of a collection came to."""
+
+    schema: Schema
+    revision: int
+    import_again: bool  # documents keep passages made under the old definition until they are imported again
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document as it is stored."""
+
+    id: str
+    fields: Mapping[str, FieldValue]
+    groups: tuple[str, ...]  # that may see it; none: open to its tenant
+    version: bytes  # SHA-256
+    chunks: int  # passages made of it
 
 
 def source_from(message: gateway_pb2.Source) -> Source:
@@ -150,30 +157,31 @@ def source_from(message: gateway_pb2.Source) -> Source:
 
 def outcome_from(message: types_pb2.Outcome, position: int) -> Outcome:
     """An outcome of the contract, at its place among all documents."""
-    kind = cast(Kind, _name(types_pb2.OutcomeKind, message.kind, "OUTCOME_KIND_"))
+    kind = cast(Kind, enum_name(types_pb2.OutcomeKind, message.kind, "OUTCOME_KIND_"))
     return Outcome(position, message.document_id, kind, message.reason, message.message)
 
 
 def collection_from(message: gateway_pb2.CollectionSummary) -> Collection:
     """A collection of the contract."""
-    fields = tuple(
-        Field(
-            one.name,
-            cast(FieldType, _name(types_pb2.FieldType, one.type, "FIELD_TYPE_")),
-            bool(one.filterable),
-            bool(one.required),
-        )
-        for one in message.collection.fields
+    schema = schema_from(message.collection)
+    return Collection(
+        schema.name, schema.fields, message.documents, message.collection.space.model, schema, message.collection.revision
     )
-    return Collection(message.collection.name, fields, message.documents, message.collection.space.model)
+
+
+def stored_document_from(message: types_pb2.StoredDocument) -> StoredDocument:
+    """A stored document of the contract."""
+    document = message.document
+    fields = {name: plain_value(value) for name, value in document.fields.items()}
+    return StoredDocument(document.id, fields, tuple(document.groups), message.version, message.chunks)
 
 
 def _done(done: generator_pb2.Done) -> Done:
-    return Done(cast(Finish, _name(generator_pb2.Finish, done.finish, "FINISH_")), done.model, done.quoted)
+    return Done(cast(Finish, enum_name(generator_pb2.Finish, done.finish, "FINISH_")), done.model, done.quoted)
 
 
 _EVENTS: dict[str, Callable[[gateway_pb2.AskResponse], Event]] = {
-    "status": lambda one: Status(cast(Stage, _name(gateway_pb2.Stage, one.status.stage, "STAGE_"))),
+    "status": lambda one: Status(cast(Stage, enum_name(gateway_pb2.Stage, one.status.stage, "STAGE_"))),
     "sources": lambda one: Sources(tuple(source_from(source) for source in one.sources.sources)),
     "delta": lambda one: Delta(one.delta.text),
     "citation": lambda one: Citation(one.citation.number, one.citation.start, one.citation.end),

@@ -18,6 +18,8 @@ DataOption = Annotated[
 ]
 DEFAULT = Path("~/.local/share/ragkeep")
 TENANT = "demo"
+# What the command may do; and what it might when it could not yet make collections.
+_ROLES, _FIRST_ROLES = ("reader", "editor", "admin"), ("reader", "editor")
 TenantOption = Annotated[str, typer.Option("--tenant", envvar="RAGKEEP_TENANT", help="Whose documents.")]
 
 
@@ -122,6 +124,24 @@ class DataFolder:
     def write_engines(self, engines: dict[str, dict[str, str]]) -> None:
         """Kept for every later start."""
         write_private(self._engines, json.dumps(engines, indent=1, ensure_ascii=False).encode())
+
+    def ensure_policy(self, caller: str) -> bool:
+        """Makes the policy with the command's own grant; says whether an older one was given what it lacked.
+
+        Whoever can read the command's key is this user: any tenant, so that several can be tried, and every role it needs. A
+        grant that somebody changed is left alone.
+        """
+        found = _read(self.policy)
+        if found is None:
+            grant = {"tenants": ["*"], "roles": list(_ROLES)}
+            write_private(self.policy, json.dumps({"callers": {caller: grant}}, indent=1).encode())
+            return False
+        callers = found.get("callers") if isinstance(found, dict) else None
+        if not isinstance(callers, dict) or callers.get(caller) != {"tenants": ["*"], "roles": list(_FIRST_ROLES)}:
+            return False
+        callers[caller]["roles"] = list(_ROLES)
+        write_private(self.policy, json.dumps(found, indent=1, ensure_ascii=False).encode())
+        return True
 
     def gateway(self) -> str:
         """Where the gateway is. Raises CommandError where nothing was started here."""

@@ -10,7 +10,7 @@ from ragkeep_client.output import plain
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from ragkeep_client.events import Source
+    from ragkeep_client.events import Source, StoredDocument
     from ragkeep_client.values import FieldValue
 
 
@@ -23,13 +23,14 @@ def source_facts(source: Source) -> dict[str, Any]:
         "title": source.title,
         "chunk": source.chunk,
         "text": source.text,
-        "fields": {name: _fact(value) for name, value in source.fields.items()},
+        "fields": {name: fact(value) for name, value in source.fields.items()},
         "scores": {"cosine": scores.cosine, "bm25": scores.bm25, "fused": scores.fused},
         "version": source.version.hex(),
     }
 
 
-def _fact(value: FieldValue) -> str | float | bool:
+def fact(value: FieldValue) -> str | float | bool:
+    """As JSON holds it: a moment as ISO 8601."""
     return value.isoformat() if isinstance(value, datetime) else value
 
 
@@ -47,3 +48,35 @@ def source_line(source: Source) -> Text:
         (f" ({plain(str(category))})" if category else "", "magenta"),
         (f"  {known}", "dim"),
     )
+
+
+def document_facts(document: StoredDocument) -> dict[str, Any]:
+    """The document for a JSON line."""
+    return {
+        "id": document.id,
+        "fields": {name: fact(value) for name, value in document.fields.items()},
+        "groups": list(document.groups),
+        "version": document.version.hex(),
+        "chunks": document.chunks,
+    }
+
+
+def document_line(document: StoredDocument, title_field: str) -> Text:
+    """T-1001 title  2 passages · only hr"""
+    from rich.text import Text
+
+    title = plain(str(document.fields.get(title_field, ""))).replace("\n", " ")
+    groups = f" · only {plain(', '.join(document.groups))}" if document.groups else ""
+    passages = f"{document.chunks} passage{'' if document.chunks == 1 else 's'}"
+    return Text.assemble((f"{plain(document.id)} ", "bold"), title, (f"  {passages}{groups}", "dim"))
+
+
+def document_text(document: StoredDocument) -> Text:
+    """The line, then each field."""
+    from rich.text import Text
+
+    parts: list[Any] = [document_line(document, "")]
+    for name in sorted(document.fields):
+        value = plain(str(fact(document.fields[name])))
+        parts += [(f"\n  {name}: ", "cyan"), value.replace("\n", "\n    ")]
+    return Text.assemble(*parts)

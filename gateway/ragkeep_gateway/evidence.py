@@ -87,7 +87,7 @@ async def _measure(questions: tuple[str, ...], probe: Callable[[str], Awaitable[
 def suffices(evidence: retriever_pb2.Evidence, background: float | None, least: MinimumEvidence) -> bool:
     """Whether the hits may answer the question; `least` is what the collection sets, where it does."""
     coverage = least.coverage if least.HasField("coverage") else MINIMUM_COVERAGE
-    margin = least.cosine_margin if least.HasField("cosine_margin") else MARGIN
+    margin = least.margin if least.HasField("margin") else MARGIN
     if evidence.coverage >= coverage or background is None or not evidence.HasField("best_cosine"):
         return True
     return evidence.best_cosine >= background + margin

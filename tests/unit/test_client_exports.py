@@ -10,9 +10,9 @@ import pytest
 import ragkeep_client
 
 PUBLIC = {
-    "AllOf", "AnyOf", "Citation", "Client", "Collection", "Delta", "Document", "Done", "Equals", "Event", "Field",
-    "FieldValue", "Filter", "Identity", "Keyword", "NoneOf", "OneOf", "Outcome", "RagkeepError", "Range", "Scores", "Source",
-    "Sources", "Status", "Usage",
+    "AllOf", "AnyOf", "Change", "Citation", "Client", "Collection", "Delta", "Document", "Done", "Equals", "Event", "Field",
+    "FieldValue", "Filter", "Identity", "Keyword", "NoneOf", "OneOf", "Outcome", "RagkeepError", "Range", "Schema", "Scores", "Source",
+    "Sources", "Status", "StoredDocument", "Usage",
 }  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragkeep_client.folder import DEFAULT, TENANT, DataFolder, DataOption, Running, State, write_private
+from ragkeep_client.folder import DEFAULT, TENANT, DataFolder, DataOption, Running, State
 from ragkeep_client.output import CommandError, JsonOption, Output, mute_stdout
 
 if TYPE_CHECKING:
@@ -143,10 +142,8 @@ class _Up:
 
         certificates = Certificates(self.folder.certificates)
         certificates.ensure()
-        if not self.folder.policy.exists():
-            # Whoever can read the command's key is this user: any tenant, so that several can be tried.
-            policy = {"callers": {CLI: {"tenants": ["*"], "roles": ["reader", "editor"]}}}
-            write_private(self.folder.policy, json.dumps(policy, indent=1).encode())
+        if self.folder.ensure_policy(CLI):
+            self.output.note(f"The command has the new role admin in {self.folder.policy}: it may manage collections.")
         launches = []
         for service in ORDER:
             cert, key = certificates.files(service)

@@ -55,6 +55,6 @@ def _check_fields(stored: dict[str, Field], wanted: dict[str, Field]) -> None:
         if before is not None and (field.type, field.filterable) != (before.type, before.filterable):
             raise CollectionFixed(
                 f"The field {name} is a {before.type.value}, {'' if before.filterable else 'not '}filterable; both are fixed. "
-                f"Add a field of another name, or do this: {_ANEW[0].lower()}{_ANEW[1:]}",
+                f"Add a field of another name, or {_ANEW[0].lower()}{_ANEW[1:]}",
                 field="collection.fields",
             )

@@ -70,8 +70,8 @@ def collection_of(message: pb.Collection) -> Collection:
         vector_index=_vector_index(message.vector_index),
         title_field=message.title_field,
         prompt_template=message.prompt_template,
-        minimum_coverage=_bound(evidence, "coverage", 1),
-        minimum_margin=_bound(evidence, "cosine_margin", 2),
+        minimum_coverage=_bound(evidence, "coverage", 0, 1),
+        minimum_margin=_bound(evidence, "margin", -2, 2),
         revision=message.revision,
     )
 
@@ -115,12 +115,14 @@ def _vector_index(message: pb.VectorIndex) -> VectorIndex:
     return index
 
 
-def _bound(message: pb.MinimumEvidence, name: str, most: float) -> float | None:
+def _bound(message: pb.MinimumEvidence, name: str, least: float, most: float) -> float | None:
     if not message.HasField(name):  # type: ignore[arg-type]
         return None
     value: float = getattr(message, name)
-    if not math.isfinite(value) or not 0 <= value <= most:
-        raise InvalidRequest(f"{name} must be 0 to {most}.", field=f"collection.minimum_evidence.{name}")
+    if not math.isfinite(value) or not least <= value <= most:
+        raise InvalidRequest(
+            f"The minimum evidence's {name} must be {least} to {most}.", field=f"collection.minimum_evidence.{name}"
+        )
     return value
 
 
@@ -156,5 +158,5 @@ def collection_message(collection: Collection) -> pb.Collection:
         revision=collection.revision,
         title_field=collection.title_field,
         prompt_template=collection.prompt_template,
-        minimum_evidence=pb.MinimumEvidence(coverage=collection.minimum_coverage, cosine_margin=collection.minimum_margin),
+        minimum_evidence=pb.MinimumEvidence(coverage=collection.minimum_coverage, margin=collection.minimum_margin),
     )

@@ -52,9 +52,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The prompt does not fit into the model's context even without passages [INVALID_ARGUMENT]. Ask shorter or raise num_ctx."""
     REASON_REQUEST_TOO_LARGE: _Reason.ValueType  # 19
     """More items, or more bytes, than one request may hold [INVALID_ARGUMENT]."""
-    REASON_TEMPLATE_INVALID: _Reason.ValueType  # 20
-    """A content or prompt template cannot be used; the message says where it is wrong [INVALID_ARGUMENT]."""
-    REASON_SEALING_UNAVAILABLE: _Reason.ValueType  # 21
+    REASON_TEMPLATE_INVALID: _Reason.ValueType  # 21
+    """A content or prompt template has an unknown placeholder or lacks one [INVALID_ARGUMENT]. The message names it."""
+    REASON_SEALING_UNAVAILABLE: _Reason.ValueType  # 22
     """A field is declared as sealed, and this version cannot seal yet [INVALID_ARGUMENT]. Leave the field out."""
     REASON_COLLECTION_UNKNOWN: _Reason.ValueType  # 30
     """The collection does not exist [NOT_FOUND]. The preset "service-tickets" is made by the first import."""
@@ -138,9 +138,9 @@ REASON_CONTEXT_TOO_SMALL: Reason.ValueType  # 18
 """The prompt does not fit into the model's context even without passages [INVALID_ARGUMENT]. Ask shorter or raise num_ctx."""
 REASON_REQUEST_TOO_LARGE: Reason.ValueType  # 19
 """More items, or more bytes, than one request may hold [INVALID_ARGUMENT]."""
-REASON_TEMPLATE_INVALID: Reason.ValueType  # 20
-"""A content or prompt template cannot be used; the message says where it is wrong [INVALID_ARGUMENT]."""
-REASON_SEALING_UNAVAILABLE: Reason.ValueType  # 21
+REASON_TEMPLATE_INVALID: Reason.ValueType  # 21
+"""A content or prompt template has an unknown placeholder or lacks one [INVALID_ARGUMENT]. The message names it."""
+REASON_SEALING_UNAVAILABLE: Reason.ValueType  # 22
 """A field is declared as sealed, and this version cannot seal yet [INVALID_ARGUMENT]. Leave the field out."""
 REASON_COLLECTION_UNKNOWN: Reason.ValueType  # 30
 """The collection does not exist [NOT_FOUND]. The preset "service-tickets" is made by the first import."""

@@ -477,6 +477,39 @@ class Scores(_message.Message):
 Global___Scores: _TypeAlias = Scores  # noqa: Y015
 
 @_typing.final
+class MinimumEvidence(_message.Message):
+    """What the scores must show before a question is answered. It is refused where both are missed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    coverage: _builtins.float
+    """Share of the question's tokens that one passage holds, 0 to 1. Default 0.5; 0 refuses nothing."""
+    margin: _builtins.float
+    """How far the best cosine lies above what unrelated questions reach, -2 to 2. Default 0.03."""
+    def __init__(
+        self,
+        *,
+        coverage: _builtins.float | None = ...,
+        margin: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "_margin", b"_margin", "coverage", b"coverage", "margin", b"margin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "_margin", b"_margin", "coverage", b"coverage", "margin", b"margin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__coverage: _TypeAlias = _typing.Literal["coverage"]  # noqa: Y015
+    _WhichOneofArgType__coverage: _TypeAlias = _typing.Literal["_coverage", b"_coverage"]  # noqa: Y015
+    _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+    _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__coverage) -> _WhichOneofReturnType__coverage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
+
+Global___MinimumEvidence: _TypeAlias = MinimumEvidence  # noqa: Y015
+
+@_typing.final
 class Passage(_message.Message):
     """A piece of a document that was found."""
 
@@ -854,39 +887,6 @@ class VectorIndex(_message.Message):
 Global___VectorIndex: _TypeAlias = VectorIndex  # noqa: Y015
 
 @_typing.final
-class MinimumEvidence(_message.Message):
-    """When what was found is good enough to answer from. An ask finds nothing where neither bound is reached."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    COVERAGE_FIELD_NUMBER: _builtins.int
-    COSINE_MARGIN_FIELD_NUMBER: _builtins.int
-    coverage: _builtins.float
-    """Share of the question that stands together in one passage, 0 to 1. Default 0.5; at 0 no ask is refused."""
-    cosine_margin: _builtins.float
-    """How far the best cosine is above what unrelated questions reach, 0 to 2. Default 0.03."""
-    def __init__(
-        self,
-        *,
-        coverage: _builtins.float | None = ...,
-        cosine_margin: _builtins.float | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cosine_margin", b"_cosine_margin", "_coverage", b"_coverage", "cosine_margin", b"cosine_margin", "coverage", b"coverage"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cosine_margin", b"_cosine_margin", "_coverage", b"_coverage", "cosine_margin", b"cosine_margin", "coverage", b"coverage"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__cosine_margin: _TypeAlias = _typing.Literal["cosine_margin"]  # noqa: Y015
-    _WhichOneofArgType__cosine_margin: _TypeAlias = _typing.Literal["_cosine_margin", b"_cosine_margin"]  # noqa: Y015
-    _WhichOneofReturnType__coverage: _TypeAlias = _typing.Literal["coverage"]  # noqa: Y015
-    _WhichOneofArgType__coverage: _TypeAlias = _typing.Literal["_coverage", b"_coverage"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__cosine_margin) -> _WhichOneofReturnType__cosine_margin | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__coverage) -> _WhichOneofReturnType__coverage | None: ...
-
-Global___MinimumEvidence: _TypeAlias = MinimumEvidence  # noqa: Y015
-
-@_typing.final
 class Collection(_message.Message):
     """An installation-wide schema; a tenant's documents are a part of it."""
 
@@ -913,9 +913,8 @@ class Collection(_message.Message):
     title_field: _builtins.str
     """The field whose value names a document to a reader, e.g. "title"."""
     prompt_template: _builtins.str
-    """What the language model is told in place of ragkeep's own prompt, up to 8,000 characters: text in which {passages} and
-    {question}, each needed, stand for the numbered passages and the question; {not_found}, for the honest no in the
-    question's language, may. Default empty: the own prompt.
+    """The whole prompt in place of ragkeep's own, up to 16,000 characters. {passages} and {question} stand in it once each;
+    {language} and {not_found} may; {{ and }} are braces. Default empty: ragkeep's own.
     """
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___Field]:
@@ -935,7 +934,7 @@ class Collection(_message.Message):
 
     @_builtins.property
     def minimum_evidence(self) -> Global___MinimumEvidence:
-        """When what was found is good enough to answer from."""
+        """What the scores must show before a question is answered. What is unset has its default."""
 
     def __init__(
         self,

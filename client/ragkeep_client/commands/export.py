@@ -1,0 +1,105 @@
+"""`ragkeep export`: documents as JSON lines, such that importing them again changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ragkeep_client.filters import FilterOption
+from ragkeep_client.folder import DEFAULT, TENANT, DataOption, TenantOption
+from ragkeep_client.output import JsonOption, Output, run
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+# Other programs take these for ends of lines too.
+_LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
+
+
+def export(
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection.")],
+    to: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to.  [default: stdout]")] = None,
+    filters: FilterOption = None,
+    tenant: TenantOption = TENANT,
+    data: DataOption = DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the tenant's documents as JSON lines: {"id": …, "fields": {…}, "groups": […]}.
+
+    `ragkeep import FILE.jsonl --collection COLLECTION` reads them. A file is there whole or not at all.
+    """
+    from ragkeep_client.connect import connected
+    from ragkeep_client.filters import filter_for
+
+    output = Output(as_json)
+    if as_json and to is None:
+        raise typer.BadParameter("--json needs --output FILE: without it the documents are on stdout.")
+
+    async def work() -> int:
+        count = 0
+        async with connected(data, tenant) as client:
+            total = None if filters else (await client.get_collection(collection)).documents
+            wanted = await filter_for(client, collection, filters or [])
+            found = client.list_documents(collection=collection, filter=wanted)
+            with _progress(output) as progress, _target(to) as write:
+                bar = progress.add_task("exporting", total=total)
+                async with aclosing(found):
+                    async for document in found:
+                        write(export_line(document.id, document.fields, document.groups))
+                        count += 1
+                        progress.update(bar, completed=count)
+        return count
+
+    count = run(output, work())
+    where = str(to) if to else "stdout"
+    output.line("exported", {"documents": count, "collection": collection, "file": where})
+    output.note(f"{count} documents of {tenant} in {collection} → {where}", style="green")
+
+
+def export_line(document_id: str, fields: Any, groups: tuple[str, ...]) -> str:
+    """One document; its fields in the order of their names, so that two exports can be compared."""
+    from ragkeep_client.present import fact
+
+    facts = {name: fact(fields[name]) for name in sorted(fields)}
+    line = json.dumps({"id": document_id, "fields": facts, "groups": list(groups)}, ensure_ascii=False)
+    return line.translate(_LINE_ENDS) + "\n"
+
+
+@contextmanager
+def _target(to: Path | None) -> Iterator[Callable[[str], object]]:
+    """Writes to stdout, or to a file that appears when all is written. Documents are for their owner alone: 0600."""
+    if to is None:
+        yield lambda line: sys.stdout.buffer.write(line.encode())
+        sys.stdout.buffer.flush()
+        return
+    half = to.with_name(to.name + ".part")
+    try:
+        with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            yield lambda line: file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(to)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise
+
+
+def _progress(output: Output) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=output.notes,
+        transient=True,
+        disable=not output.notes.is_terminal,
+    )
