@@ -32,3 +32,20 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [*Path().glob("*.md"), *Path("docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_schema_on_the_page_is_one_and_every_key_has_its_row() -> None:
+    """docs/collections.md: what is shown can be made, and what can be written is told."""
+    import re
+
+    from ragkeep_client.schema import Field, Schema, schema_message
+    from ragkeep_client.schema_file import read_schema, write_schema
+    from ragkeep_retriever.definitions import collection_of
+
+    page = Path("docs/collections.md").read_text()
+    shown = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert [collection_of(schema_message(read_schema(one.encode(), "page"))).name for one in shown] == ["articles"]
+    one = Field("f", "text", searchable=True, filterable=True, required=True, sealed=True)
+    whole = write_schema(Schema("a", (one,), "{f}", "f", 100, 200, "{passages} {question}", 0.5, 0.5, 10, 10, 10, "rq"))
+    for key in re.findall(r"(\w+):", whole):
+        assert key in ("a", "f") or f"`{key}`" in page or f"{key}:" in page, key
