@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,8 @@ from ragkeep_retriever.store import (
     Scope,
 )
 from ragkeep_runtime.errors import InvalidRequest
-from tests.stores import ALL, document, ids, vector
+from tests.engines.weaviate import WeaviateProcess
+from tests.stores import ALL, definition, document, ids, vector
 
 MOMENT = datetime(2026, 3, 1, 12, 30, 0, 250_000, tzinfo=UTC)
 
@@ -143,3 +145,29 @@ async def test_a_place_that_is_none_is_refused_or_is_past_the_end(store: Passage
     with contextlib.suppress(InvalidRequest):
         found = (await store.documents(ALL, collection, after="\uffff no place")).documents
     assert found == []
+
+
+@pytest.mark.engine("weaviate")
+async def test_killed_weaviate_brings_back_nothing_that_was_deleted(tmp_path: Path) -> None:
+    """What a deletion has said stays so after kill -9 and a restart: in no list, no search, no count."""
+    from ragkeep_retriever.weaviate import WeaviateStore
+
+    server = WeaviateProcess(tmp_path)
+    try:
+        server.start()
+        store = WeaviateStore(server.url, server.grpc_port)
+        collection = await store.create_collection(definition("kept"))
+        for start in range(0, 300, 100):
+            await store.put("demo", collection, [document(f"d{n}") for n in range(start, start + 100)])
+        gone = {f"d{n}": None for n in range(0, 300, 2)}
+        assert await store.delete(ALL, collection, gone) == list(gone)
+        server.kill()
+        server.start()
+        left = {f"d{n}" for n in range(1, 300, 2)}
+        assert {one.id for one in await listed(store, collection)} == left
+        for query in (Query(text="text", limit=1000), Query(vector=vector("text of d2"), limit=1000)):
+            assert set(ids(await store.search(ALL, collection, query))) <= left
+        assert [count for _, count in await store.collections("demo")] == [len(left)]
+        await store.close()
+    finally:
+        server.stop()
