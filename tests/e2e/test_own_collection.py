@@ -58,6 +58,7 @@ def test_a_schema_file_is_shown_changed_and_taken_again(command: Command, ticket
     command("collections", "create", "-", "--name", "copied", stdin=shown)
     assert {"mine", "copied"} <= {line["collection"]["name"] for line in command.lines("collections")}  # type: ignore[index]
     command("collections", "delete", "copied")
+    assert "after the command" in command("collections", "--tenant", "x", "show", "mine", code=2).stderr
     assert "COLLECTION_IN_USE" in command("collections", "delete", tickets, code=1).stderr
 
 

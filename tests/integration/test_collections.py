@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import json
+import re
+import textwrap
 import uuid
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
+import apsw
 import grpc
 import pytest
 
+import ragkeep_client
 from ragkeep.gateway.v1 import gateway_pb2 as pb
 from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
 from ragkeep.types.v1 import types_pb2 as types
@@ -312,3 +320,47 @@ def test_every_method_that_changes_something_is_among_those() -> None:
     """A new one must be thought of."""
     changing = {name for name in METHODS if name.startswith(("Create", "Update", "Delete", "Import", "Put"))}
     assert changing == set(FORBIDDEN_TO_READERS)
+
+
+async def test_the_pages_python_runs_as_it_stands(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/collections.md: every call, with what it is said to print."""
+    page = Path("docs/collections.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {
+        "client": client,
+        "replace": dataclasses.replace,
+        **{name: getattr(ragkeep_client, name) for name in ragkeep_client.__all__},
+    }
+    exec("async def example():\n" + textwrap.indent(code, "    "), names)
+    await names["example"]()
+    printed = capsys.readouterr().out
+    for said in re.findall(r"# (.*?)(?: …)?$", code, re.MULTILINE):
+        assert said in printed
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"), [({"version": 99}, "CATALOGUE_TOO_NEW"), ({"analyzer": "0/unicode-1"}, "ANALYZER_MISMATCH")]
+)
+async def test_a_collection_of_another_ragkeep_is_refused_and_can_be_exported_where_it_is_older(
+    client: Client, schema: Schema, stack: Stack, changed: dict[str, Any], reason: str
+) -> None:
+    """Searches are refused; documents of an index that another analyzer made can still be taken out."""
+    catalogue = apsw.Connection(str(stack.folder / "store" / "catalogue.db"))
+    (before,) = next(iter(catalogue.execute("SELECT definition FROM collections WHERE name = ?", (schema.name,))))
+    sql = "UPDATE collections SET definition = ? WHERE name = ?"
+    catalogue.execute(sql, (json.dumps({**json.loads(before), **changed}), schema.name))
+    try:
+        await asyncio.sleep(2.1)  # the gateway keeps definitions for two seconds
+        with pytest.raises(RagkeepError) as refused:
+            await client.search("gardens", collection=schema.name)
+        assert refused.value.reason == reason
+        assert schema.name in refused.value.message
+        if reason == "ANALYZER_MISMATCH":
+            assert len([one async for one in client.list_documents(collection=schema.name)]) == 10
+            assert (await client.get_collection(schema.name)).documents == 10
+        else:
+            with pytest.raises(RagkeepError, match="newer ragkeep"):
+                await anext(client.list_documents(collection=schema.name))
+    finally:
+        catalogue.execute(sql, (before, schema.name))
+        catalogue.close()

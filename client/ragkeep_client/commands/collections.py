@@ -31,6 +31,12 @@ def collections_or_list(
     """List the collections and how many of the tenant's documents are in each; or what a command below says."""
     if context.invoked_subcommand is None:
         list_(tenant, data, as_json)
+        return
+    given = [name for name in context.params if "COMMANDLINE" in str(context.get_parameter_source(name))]
+    if given:
+        # They would be passed over: the command has options of its own.
+        option = given[0].replace("as_json", "json")
+        raise typer.BadParameter(f"--{option} goes after the command: ragkeep collections {context.invoked_subcommand} …")
 
 
 @collections.command("list")

@@ -26,7 +26,7 @@ _SHOWN = 50
 
 @documents.command()
 def get(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of documents.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of documents.")],
     collection: CollectionOption = "service-tickets",
     tenant: TenantOption = TENANT,
     data: DataOption = DEFAULT,
@@ -88,7 +88,7 @@ def list_(
 
 @documents.command()
 def delete(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of documents.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of documents.")] = None,
     filters: FilterOption = None,
     everything: Annotated[bool, typer.Option("--all", help="All of the tenant's documents in the collection.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; delete nothing.")] = False,
