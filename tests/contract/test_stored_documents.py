@@ -11,6 +11,7 @@ import pytest
 
 from ragkeep_retriever.store import (
     AllOf,
+    AnyOf,
     Collection,
     Equals,
     Filter,
@@ -96,6 +97,21 @@ async def test_a_list_is_filtered_as_a_search_is(
     )
     assert {one.id for one in await listed(store, collection, wanted=condition, limit=1)} == expected
     assert set(ids(await store.search(ALL, collection, Query(text="text", filter=condition, limit=10)))) == expected
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        AnyOf(tuple(Equals("category", (*(f"{n}-{m}" for m in range(999)), "a")) for n in range(10))),
+        AllOf(tuple(AnyOf(tuple(Equals("category", (str(m), "a")) for m in range(99))) for _ in range(10))),
+    ],
+    ids=["values", "conditions"],
+)
+async def test_the_largest_filters_hold(store: PassageStore, collection: Collection, condition: Filter) -> None:
+    """10,000 values, 1,000 conditions: what the service lets through, a store can do."""
+    await store.put("demo", collection, [document("a", category="a"), document("b", category="b")])
+    assert [one.id for one in await listed(store, collection, wanted=condition)] == ["a"]
+    assert ids(await store.search(ALL, collection, Query(text="text", vector=vector("x"), filter=condition))) == ["a"]
 
 
 async def test_groups_limit_what_is_got_listed_and_deleted(store: PassageStore, collection: Collection) -> None:

@@ -140,6 +140,43 @@ def test_a_template_that_was_taken_can_be_rendered(template: str) -> None:
     assert all(f"<{name}>" in rendered for name in used)
 
 
+def _one_of(count: int) -> pb.Filter:
+    values = [pb.Value(keyword=str(n)) for n in range(count)]
+    return pb.Filter(one_of=pb.Members(field="category", values=values))
+
+
+def _any(inner: pb.Filter, count: int) -> pb.Filter:
+    return pb.Filter(any_of=pb.Filters(filters=[inner] * count))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        _one_of(0),
+        _one_of(1001),
+        _any(_one_of(1), 101),
+        _any(_one_of(1000), 11),
+        _any(_any(_one_of(1), 100), 11),
+        pb.Filter(all_of=pb.Filters()),
+        pb.Filter(none_of=pb.Filter()),
+    ],
+)
+def test_a_filter_that_is_too_large_or_empty_is_refused(message: pb.Filter) -> None:
+    """In each of its parts and in all: no engine is asked for what it cannot do."""
+    with pytest.raises(InvalidRequest):
+        filter_of(message, definition())
+
+
+def test_a_filter_is_at_most_eight_deep() -> None:
+    """The eighth is taken, the ninth is not."""
+    message = _one_of(1)
+    for _ in range(7):
+        message = pb.Filter(none_of=message)
+    assert filter_of(message, definition())
+    with pytest.raises(InvalidRequest, match="deep"):
+        filter_of(pb.Filter(none_of=message), definition())
+
+
 FIELDS = ["title", "category", "id", "severity", "open", "at", "nothing", ""]
 VALUES = st.builds(
     lambda kind, text, number, flag, seconds: pb.Value(

@@ -8,10 +8,34 @@ from ragkeep_retriever.store import AllOf, AnyOf, Collection, Equals, FieldType,
 from ragkeep_runtime.errors import FilterFieldUnknown, FilterTypeWrong, InvalidRequest
 
 MAX_DEPTH, MAX_FILTERS, MAX_VALUES = 8, 100, 1000
+# Of a whole filter: a hundred in each of eight levels would be more than any engine takes.
+MAX_CONDITIONS, MAX_ALL_VALUES = 1000, 10_000
 
 
-def filter_of(message: pb.Filter, collection: Collection, depth: int = 1) -> Filter:
+def filter_of(message: pb.Filter, collection: Collection) -> Filter:
     """The filter. Raises FilterFieldUnknown, FilterTypeWrong or InvalidRequest."""
+    _check_size(message)
+    return _filter(message, collection, 1)
+
+
+def _check_size(message: pb.Filter) -> None:
+    conditions = values = 0
+    left = [message]
+    while left:
+        one = left.pop()
+        conditions += 1
+        values += len(one.one_of.values) or 1
+        if conditions > MAX_CONDITIONS or values > MAX_ALL_VALUES:
+            raise InvalidRequest(
+                f"A filter has at most {MAX_CONDITIONS} conditions and {MAX_ALL_VALUES} values in all.", field="filter"
+            )
+        left += one.all_of.filters
+        left += one.any_of.filters
+        if one.HasField("none_of"):
+            left.append(one.none_of)
+
+
+def _filter(message: pb.Filter, collection: Collection, depth: int) -> Filter:
     if depth > MAX_DEPTH:
         raise InvalidRequest(f"A filter is at most {MAX_DEPTH} deep.", field="filter")
     match message.WhichOneof("node"):
@@ -31,14 +55,14 @@ def filter_of(message: pb.Filter, collection: Collection, depth: int = 1) -> Fil
         case "any_of":
             return AnyOf(_several(message.any_of, collection, depth))
         case "none_of":
-            return Not(filter_of(message.none_of, collection, depth + 1))
+            return Not(_filter(message.none_of, collection, depth + 1))
     raise InvalidRequest("A filter is empty.", field="filter")
 
 
 def _several(message: pb.Filters, collection: Collection, depth: int) -> tuple[Filter, ...]:
     if not 1 <= len(message.filters) <= MAX_FILTERS:
         raise InvalidRequest(f"all_of and any_of hold 1 to {MAX_FILTERS} filters.", field="filter")
-    return tuple(filter_of(one, collection, depth + 1) for one in message.filters)
+    return tuple(_filter(one, collection, depth + 1) for one in message.filters)
 
 
 def _range(message: pb.Range, collection: Collection) -> Filter:

@@ -578,7 +578,7 @@ Global___Passage: _TypeAlias = Passage  # noqa: Y015
 
 @_typing.final
 class Filter(_message.Message):
-    """A condition on documents' filterable fields."""
+    """A condition on documents' filterable fields; 1,000 conditions and 10,000 values at most with all that is in it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
