@@ -32,9 +32,11 @@ def free_port() -> int:
 
 
 class Stack:
-    """Starts, kills and stops processes; `env` adds settings per service."""
+    """Starts, kills and stops processes; `env` adds settings per service, `modules` are run instead of a service's own."""
 
-    def __init__(self, folder: Path, env: dict[str, dict[str, str]] | None = None) -> None:
+    def __init__(
+        self, folder: Path, env: dict[str, dict[str, str]] | None = None, modules: dict[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.authority = Authority(folder / "pki")
         self.cli = self.authority.caller(CLI)
@@ -44,6 +46,7 @@ class Stack:
         self.health_ports = {name: free_port() for name in SERVICES}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.env = env or {}
+        self.modules = modules or {}
         self.policy = folder / "policy.json"
         self.policy.write_text(
             json.dumps(
@@ -78,9 +81,10 @@ class Stack:
                 settings["RAGKEEP_POLICY_FILE"] = str(self.policy)
                 settings |= {f"RAGKEEP_{other.upper()}": self.target(other) for other in SERVICES if other != "gateway"}
             base = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+            module = self.modules.get(name, f"ragkeep_{name}.main")
             with (self.folder / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", f"ragkeep_{name}.main"], env=base | settings, stderr=log, stdout=log
+                    [sys.executable, "-m", module], env=base | settings, stderr=log, stdout=log
                 )
         if wait:
             for name in names or SERVICES:
