@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from ragkeep_client.ports import taken
 from ragkeep_runtime.tls import Identity
 from tests.pki import Authority
 
@@ -29,6 +31,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def free_ports(count: int = 4) -> int:
+    """The first of so many consecutive ports that were free a moment ago, below those that the system hands out."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        if not taken(range(first, first + count)):
+            return first
 
 
 class Stack:

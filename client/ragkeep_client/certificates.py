@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ragkeep_client.folder import write_private
+from ragkeep_client.output import CommandError
 
 TRUST_DOMAIN = "ragkeep.internal"
 SERVICES = ("embedder", "retriever", "generator", "gateway")
@@ -49,6 +50,31 @@ class Certificates:
                 self._make_leaf(name, authority, now)
                 made.append(name)
         return made
+
+    def renew_due(self, now: dt.datetime | None = None) -> list[str]:
+        """Makes leaves anew that are about to expire, by the authority that is there; the names. Raises OSError."""
+        now = now or dt.datetime.now(dt.UTC)
+        authority = self._authority(now)
+        if authority is None:
+            return []  # all would have to change at once: that is for the next start
+        due = [name for name in (*SERVICES, CLI_FILE) if not self._is_good(name, authority[0], now)]
+        for name in due:
+            self._make_leaf(name, authority, now)
+        return due
+
+    def renew(self, now: dt.datetime | None = None) -> list[str]:
+        """Makes every leaf anew, by the authority that is there; the names. Raises OSError or CommandError."""
+        now = now or dt.datetime.now(dt.UTC)
+        authority = self._authority(now)
+        if authority is None:
+            raise CommandError(
+                "DATA_FOLDER_UNUSABLE",
+                f"There is no usable authority in {self.folder} (missing, or near its end): `ragkeep down`, then "
+                "`ragkeep up` makes a new one with all its certificates.",
+            )
+        for name in (*SERVICES, CLI_FILE):
+            self._make_leaf(name, authority, now)
+        return [*SERVICES, CLI_FILE]
 
     def _authority(self, now: dt.datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None:
         try:

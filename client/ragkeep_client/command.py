@@ -11,7 +11,9 @@ from ragkeep_client.commands.ask import ask
 from ragkeep_client.commands.collections import collections
 from ragkeep_client.commands.down import down
 from ragkeep_client.commands.import_ import import_
+from ragkeep_client.commands.logs import logs
 from ragkeep_client.commands.search import search
+from ragkeep_client.commands.status import status
 from ragkeep_client.commands.up import up
 from ragkeep_client.output import mute_stdout
 
@@ -22,6 +24,8 @@ app.command()(ask)
 app.command()(search)
 app.command()(collections)
 app.command()(down)
+app.command()(status)
+app.command()(logs)
 
 
 def _version(wanted: bool) -> None:

@@ -31,6 +31,10 @@ class Running:
     health: str  # of the plain HTTP health port, host:port
     engine: str
     why: str
+    since: float = 0.0  # seconds since 1970
+    restarts: int = 0
+    ended: str = ""  # how it ended, until it is started again
+    again_at: float = 0.0  # when that will be, seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class DataFolder:
         self.policy = self.path / "policy.json"
         self.store = self.path / "store"
         self.logs = self.path / "logs"
+        self.up_log = self.logs / "up.log"
         self._state = self.path / "state.json"
         self._engines = self.path / "engines.json"
 

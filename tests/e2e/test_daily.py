@@ -1,0 +1,171 @@
+"""`ragkeep up` for daily use, as its user types it: status, logs, what happens when a process dies."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_command import SAMPLE, Command
+from tests.stack import free_ports
+
+pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite"), pytest.mark.engine("quote")]
+
+
+def ports() -> list[str]:
+    """Options for ports of one's own."""
+    first = free_ports(8)
+    return ["--ports", str(first), "--health-ports", str(first + 4)]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """A running installation with a ticket in it."""
+    found = Command(tmp_path_factory.mktemp("daily"))
+    with SAMPLE.open(newline="", encoding="utf-8") as sample, (found.folder / "one.csv").open("w", newline="") as one:
+        rows = [row for row in csv.reader(sample) if row[0] in ("ticket_id", "T-1042")]
+        csv.writer(one).writerows(rows)
+    try:
+        found("up", "--detach", *ports())
+        found("import", str(found.folder / "one.csv"))
+        yield found
+    finally:
+        found("down")
+
+
+def processes(command: Command, code: int = 0) -> dict[str, dict[str, object]]:
+    """What `ragkeep status` says of each."""
+    found = [line["process"] for line in command.lines("status", code=code) if "process" in line]
+    return {str(one["service"]): one for one in found}  # type: ignore[index]
+
+
+def wait_until_ready(command: Command) -> dict[str, dict[str, object]]:
+    """Fails where not all are ready again in half a minute."""
+    for _ in range(100):
+        ran = subprocess.run(
+            [str(Path(sys.executable).with_name("ragkeep")), "status", "--json"],
+            env=command.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode == 0:
+            return processes(command)
+        time.sleep(0.3)
+    pytest.fail(f"not ready: {ran.stdout}")
+
+
+def test_status_says_how_each_process_is(command: Command) -> None:
+    """For people and for machines; exit code 0 where all are ready."""
+    found = processes(command)
+    assert list(found) == ["gateway", "generator", "retriever", "embedder"]
+    for one in found.values():
+        assert one["ready"] is True
+        assert Path(f"/proc/{one['pid']}").exists()
+        assert str(one["address"]).startswith("127.0.0.1:")
+    text = command("status").stdout
+    assert "sqlite" in text
+    assert text.count(" ready ") == 4
+
+
+def test_logs_are_readable_and_json_is_as_it_was_written(command: Command) -> None:
+    """Time, level, who, event, keys."""
+    text = command("logs", "gateway", "--lines", "200").stdout
+    assert "call_finished" in text
+    assert "outcome=OK" in text
+    assert "embedder " not in text
+    events = command.lines("logs", "--lines", "500")
+    assert {event["service"] for event in events} == {"gateway", "embedder", "retriever", "generator", "up"}
+    stamps = [str(event["timestamp"])[:19] for event in events]
+    assert stamps == sorted(stamps)
+    assert len(command.lines("logs", "--lines", "3")) == 3
+
+
+def test_logs_follow(command: Command) -> None:
+    """A call that comes later is shown, until Ctrl-C."""
+    ragkeep = str(Path(sys.executable).with_name("ragkeep"))
+    arguments = [ragkeep, "logs", "gateway", "-f", "--lines", "0", "--json"]
+    with subprocess.Popen(arguments, env=command.env, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        time.sleep(1.5)
+        command("search", "VPN error 809")
+        while True:
+            event = json.loads(following.stdout.readline())
+            if event["event"] == "call_finished":
+                break
+        following.send_signal(signal.SIGINT)
+        assert following.wait(10) == 0
+    assert event["method"].endswith("/Search")
+
+
+def test_a_process_that_died_is_started_again_and_it_is_said(command: Command) -> None:
+    """In status and in the log; calls work again."""
+    before = processes(command)
+    os.kill(int(str(before["retriever"]["pid"])), signal.SIGKILL)
+    for _ in range(50):
+        found = processes(command, code=0 if processes_ready(command) else 1)
+        if found["retriever"]["ready"] is not True:
+            break
+        time.sleep(0.05)
+    after = wait_until_ready(command)
+    assert after["retriever"]["restarts"] == 1
+    assert after["retriever"]["pid"] != before["retriever"]["pid"]
+    assert after["gateway"]["pid"] == before["gateway"]["pid"]
+    told = {event["event"]: event for event in command.lines("logs", "up")}
+    assert told["process_died"]["how"] == "was ended by SIGKILL"
+    assert told["process_restarted"]["of"] == "retriever"
+    assert "T-1042" in command("search", "VPN error 809").stdout
+
+
+def processes_ready(command: Command) -> bool:
+    """Whether `ragkeep status` exits with 0 now."""
+    ragkeep = str(Path(sys.executable).with_name("ragkeep"))
+    return subprocess.run([ragkeep, "status"], env=command.env, capture_output=True, check=False).returncode == 0
+
+
+def test_in_the_foreground_a_death_is_said_at_once(tmp_path: Path) -> None:
+    """On the terminal that `up` runs in."""
+    command = Command(tmp_path)
+    ragkeep = str(Path(sys.executable).with_name("ragkeep"))
+    with (tmp_path / "out").open("w") as out:
+        up = subprocess.Popen([ragkeep, "up", *ports()], env=command.env, stdout=out, stderr=out)
+    try:
+        wait_until_ready(command)
+        os.kill(int(str(processes(command)["generator"]["pid"])), signal.SIGKILL)
+        for _ in range(100):
+            if "started again" in (tmp_path / "out").read_text():
+                break
+            time.sleep(0.1)
+        wait_until_ready(command)
+    finally:
+        up.send_signal(signal.SIGINT)
+        assert up.wait(20) == 0
+    text = (tmp_path / "out").read_text()
+    assert "The generator was ended by SIGKILL; it starts again in 1 s." in text
+    assert "The generator was started again." in text
+    command("status", code=1)
+
+
+def test_a_start_that_fails_is_an_error_up_front_and_leaves_nothing(tmp_path: Path) -> None:
+    """Detached too: the exit code and the last lines of its log come back to the terminal."""
+    command = Command(tmp_path)
+    command.env["RAGKEEP_OTLP_ENDPOINT"] = "http://collector.example:4317"
+    ran = command("up", "--detach", *ports(), code=1)
+    assert "RAGKEEP_OTLP_ENDPOINT must be https" in ran.stderr
+    assert "ended with exit code 1" in ran.stderr
+    assert "Nothing was running" in command("down").stdout
+
+
+def test_without_an_installation_status_and_logs_say_so(tmp_path: Path) -> None:
+    """With the way out."""
+    command = Command(tmp_path)
+    assert "ragkeep up" in command("status", code=1).stderr
+    assert command.lines("logs", code=1)[0]["error"]["reason"] == "NOT_RUNNING"  # type: ignore[index]
