@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ragkeep_client.commands.ask import ask
+from ragkeep_client.commands.certs import certs
 from ragkeep_client.commands.collections import collections
 from ragkeep_client.commands.down import down
 from ragkeep_client.commands.import_ import import_
@@ -26,6 +27,7 @@ app.command()(collections)
 app.command()(down)
 app.command()(status)
 app.command()(logs)
+app.add_typer(certs, name="certs")
 
 
 def _version(wanted: bool) -> None:

@@ -112,7 +112,7 @@ class FollowingChannel(grpc.aio.Channel):
                 following = self._open()
             except (OSError, ssl.SSLError) as error:
                 if stamp != self._refused:
-                    _log(logging.WARNING, "channel_files_not_taken_over", service=self._name, error=type(error).__name__)
+                    _log(logging.WARNING, "channel_files_not_taken_over", to=self._name, error=type(error).__name__)
                 self._refused = stamp
                 continue
             try:
@@ -125,7 +125,7 @@ class FollowingChannel(grpc.aio.Channel):
                 continue
             former, self._current, self._seen = self._current, following, stamp
             self.renewals += 1
-            _log(logging.INFO, "channel_renewed", service=self._name)
+            _log(logging.INFO, "channel_renewed", to=self._name)
             retiring = asyncio.get_running_loop().create_task(self._retire(former))
             self._retiring[retiring] = former
             retiring.add_done_callback(lambda task: self._retiring.pop(task, None))

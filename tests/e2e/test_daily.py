@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ragkeep_client.certificates import Certificates
 from tests.e2e.test_command import SAMPLE, Command
 from tests.stack import free_ports
 
@@ -129,6 +131,36 @@ def processes_ready(command: Command) -> bool:
     """Whether `ragkeep status` exits with 0 now."""
     ragkeep = str(Path(sys.executable).with_name("ragkeep"))
     return subprocess.run([ragkeep, "status"], env=command.env, capture_output=True, check=False).returncode == 0
+
+
+def test_certificates_are_renewed_under_what_runs(command: Command) -> None:
+    """No restart: each process shows its new one, and questions are answered with them."""
+    before = {line["certificate"]["name"]: line["certificate"] for line in command.lines("certs", "show")}  # type: ignore[index]
+    pids = {name: one["pid"] for name, one in processes(command).items()}
+    renewed = [line["renewed"] for line in command.lines("certs", "renew")]
+    assert {one["name"]: one["taken_over"] for one in renewed} == {  # type: ignore[index]
+        "embedder": True, "retriever": True, "generator": True, "gateway": True, "cli": None,
+    }  # fmt: skip
+    after = {line["certificate"]["name"]: line["certificate"] for line in command.lines("certs", "show")}  # type: ignore[index]
+    assert after["ca"] == before["ca"]
+    assert all(after[name]["serial"] != before[name]["serial"] for name in after if name != "ca")
+    assert "T-1042" in command("search", "VPN error 809").stdout
+    assert {name: one["pid"] for name, one in processes(command).items()} == pids
+    text = command("certs", "show").stdout
+    assert "spiffe://ragkeep.internal/caller/local/cli" in text
+    assert "ragkeep local authority" in text
+
+
+def test_certificates_of_a_wrong_clock_are_named_and_renewed(command: Command) -> None:
+    """Made while the clock was four hours ahead: nobody accepts them yet, and the command says so instead of "handshake"."""
+    ahead = dt.datetime.now(dt.UTC) + dt.timedelta(hours=4)
+    Certificates(command.folder / "data" / "certificates").renew(ahead)
+    ran = command("search", "VPN error 809", code=1)
+    assert "it is not valid yet" in ran.stderr
+    assert "ragkeep certs renew" in ran.stderr
+    assert "cli: it is not valid yet" in command("certs", "show", code=1).stdout
+    command("certs", "renew")
+    assert "T-1042" in command("search", "VPN error 809").stdout
 
 
 def test_in_the_foreground_a_death_is_said_at_once(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def everyone(stack: Stack) -> dict[str, Identity]:
 def renewals(stack: Stack) -> int:
     """How often the gateway's channels took new certificates over, the laggard of the three."""
     lines = [json.loads(line) for line in stack.log("gateway").splitlines() if line.startswith("{")]
-    renewed = [line["service"] for line in lines if line.get("event") == "channel_renewed"]
+    renewed = [line["to"] for line in lines if line.get("event") == "channel_renewed"]
     return min(renewed.count(name) for name in SERVICES if name != "gateway")
 
 
