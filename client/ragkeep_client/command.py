@@ -10,6 +10,7 @@ import typer
 from ragkeep_client.commands.ask import ask
 from ragkeep_client.commands.certs import certs
 from ragkeep_client.commands.collections import collections
+from ragkeep_client.commands.config import config
 from ragkeep_client.commands.down import down
 from ragkeep_client.commands.import_ import import_
 from ragkeep_client.commands.logs import logs
@@ -28,6 +29,7 @@ app.command()(down)
 app.command()(status)
 app.command()(logs)
 app.add_typer(certs, name="certs")
+app.add_typer(config, name="config")
 
 
 def _version(wanted: bool) -> None:

@@ -24,6 +24,8 @@ DRAIN_S = 8
 END_S = 10.0
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 _PASSED_ON_PREFIXES = ("RAGKEEP_", "OTEL_")
+# Said by the choice of engines alone.
+_DECIDED = frozenset(f"RAGKEEP_{name}" for name in ("ENGINE", "MODEL", "OLLAMA_URL", "WEAVIATE_URL", "WEAVIATE_GRPC_PORT"))
 _PR_SET_PDEATHSIG = 1
 
 
@@ -39,7 +41,7 @@ class Launch:
 def environment(settings: Mapping[str, str], outer: Mapping[str, str]) -> dict[str, str]:
     """A service's environment: its settings and a few of the user's variables; no proxy, no PYTHON..., nothing else."""
     base = {name: value for name, value in outer.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)}
-    return base | {"RAGKEEP_DRAIN_S": str(DRAIN_S)} | dict(settings)
+    return {name: value for name, value in base.items() if name not in _DECIDED} | dict(settings)
 
 
 def start(launch: Launch, *, lock: int, detached: bool) -> tuple[subprocess.Popen[bytes], int]:

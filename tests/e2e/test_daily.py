@@ -196,6 +196,42 @@ def test_a_start_that_fails_is_an_error_up_front_and_leaves_nothing(tmp_path: Pa
     assert "Nothing was running" in command("down").stdout
 
 
+def test_settings_come_from_a_file_and_wrong_ones_stop_the_start(tmp_path: Path) -> None:
+    """Ports from the file too; each value with where it came from; all that is wrong before anything starts."""
+    command = Command(tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    first = free_ports(8)
+    text = f"[up]\nports = {first}\nhealth_ports = {first + 4}\n[gateway]\ndefault_limit = 3\n[embedder]\nconcurrent = "
+    (data / "ragkeep.toml").write_text(text + "0\n")
+    command.env["RAGKEEP_WAITING"] = "many"
+    ran = command("up", "--detach", code=1)
+    assert "2 settings are wrong; nothing was started." in ran.stderr
+    assert "[embedder] concurrent: " in ran.stderr
+    assert "RAGKEEP_WAITING: " in ran.stderr
+    assert not (data / "logs" / "embedder.log").exists()
+    assert "SETTINGS_WRONG" in command("config", "show", "--json", code=1).stdout
+
+    (data / "ragkeep.toml").write_text(text + "2\n")
+    command.env["RAGKEEP_WAITING"] = "9"
+    try:
+        command("up", "--detach")
+        assert processes(command)["gateway"]["address"] == f"127.0.0.1:{first}"
+        shown = [line["setting"] for line in command.lines("config", "show")]
+        found = {(one["service"], one["name"]): (one["value"], one["source"]) for one in shown}  # type: ignore[index]
+        assert found["gateway", "default_limit"] == ("3", "file")
+        assert found["embedder", "concurrent"] == ("2", "file")
+        assert found["embedder", "waiting"] == ("9", "environment")
+        assert found["retriever", "engine"] == ("sqlite", "chosen at first start")
+        assert found["generator", "num_ctx"] == ("8192", "default")
+        pid = processes(command)["embedder"]["pid"]
+        given = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        assert {"RAGKEEP_CONCURRENT=2", "RAGKEEP_WAITING=9", "RAGKEEP_ENGINE=e5"} <= set(given)
+        assert "default_limit" in command("config", "show", "gateway").stdout
+    finally:
+        command("down")
+
+
 def test_without_an_installation_status_and_logs_say_so(tmp_path: Path) -> None:
     """With the way out."""
     command = Command(tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from enum import StrEnum
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragkeep_client.folder import DEFAULT, TENANT, DataFolder, DataOption, write_private
+from ragkeep_client.folder import DEFAULT, TENANT, DataFolder, DataOption
 from ragkeep_client.output import CommandError, JsonOption, Output, mute_stdout
 from ragkeep_client.supervision import go_into_background
 
 if TYPE_CHECKING:
     from ragkeep_client.engines import Choice, Wanted
-    from ragkeep_client.processes import Launch
 
 
 class EmbedderEngine(StrEnum):
@@ -56,14 +54,20 @@ def up(
         int | None, typer.Option(envvar="WEAVIATE_GRPC_PORT", min=1, max=65535, help="Its gRPC port.  [default: 50051]")
     ] = None,
     ports: Annotated[
-        int, typer.Option(min=1, max=65532, help="First of four gRPC ports: gateway, embedder, retriever, generator.")
-    ] = 50061,
-    health_ports: Annotated[int, typer.Option(min=1, max=65532, help="First of their four health ports.")] = 9161,
+        int | None,
+        typer.Option(
+            min=1, max=65532, help="First of four gRPC ports: gateway, embedder, retriever, generator.  [default: 50061]"
+        ),
+    ] = None,
+    health_ports: Annotated[
+        int | None, typer.Option(min=1, max=65532, help="First of their four health ports.  [default: 9161]")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start ragkeep on this machine.
 
     Takes the real engine where one answers with what is needed, else the embedded one; the choice stays with the data folder.
+    Settings come from options, the environment and ragkeep.toml in the data folder; `ragkeep config show` tells each.
     """
     from ragkeep_client.engines import Wanted
 
@@ -89,16 +93,33 @@ def up(
 
 
 def _start(
-    folder: DataFolder, output: Output, wanted: Wanted, ports: int, health_ports: int, background: Callable[[Path], None] | None
+    folder: DataFolder,
+    output: Output,
+    wanted: Wanted,
+    ports: int | None,
+    health_ports: int | None,
+    background: Callable[[Path], None] | None,
 ) -> None:
+    from ragkeep_client.commands.config import settings_of, variables_of_the_command
     from ragkeep_client.engines import choose
     from ragkeep_client.installation import Installation
+    from ragkeep_client.launching import addresses_of, check_ports, launches_of, make_identities
+    from ragkeep_client.settings import HEALTH_PORTS, PORTS, SettingsFile, check, unused
 
     folder.prepare()
     lock = folder.lock()
-    choices = choose(wanted, folder.engines())
-    addresses = _addresses(ports, health_ports)
-    launches = _launches(folder, choices, addresses)
+    file = SettingsFile.read(folder.path)
+    ports = ports or file.up.get("ports", PORTS)
+    health_ports = health_ports or file.up.get("health_ports", HEALTH_PORTS)
+    settings = settings_of(folder, file, ports, health_ports)
+    for note in unused(os.environ, variables_of_the_command()):
+        output.note(note, style="yellow")
+    check(file, settings)
+    choices = choose(wanted, folder.engines(), file)
+    check_ports(ports, health_ports)
+    addresses = addresses_of(ports, health_ports)
+    make_identities(folder)
+    launches = launches_of(folder, settings, choices)
     installation = Installation(folder, output, background, lock=lock)
 
     def ready() -> None:
@@ -114,38 +135,6 @@ def _start(
     installation.run(launches, engines, addresses, ready)
     if background is None:
         output.note("Stopped.", style="green")
-
-
-def _launches(folder: DataFolder, choices: dict[str, Choice], addresses: dict[str, tuple[str, str]]) -> list[Launch]:
-    """Certificates, policy, and the settings of each process."""
-    from ragkeep_client.certificates import CLI, TRUST_DOMAIN, Certificates
-    from ragkeep_client.processes import ORDER, Launch
-
-    certificates = Certificates(folder.certificates)
-    certificates.ensure()
-    if not folder.policy.exists():
-        # Whoever can read the command's key is this user: any tenant, so that several can be tried.
-        policy = {"callers": {CLI: {"tenants": ["*"], "roles": ["reader", "editor"]}}}
-        write_private(folder.policy, json.dumps(policy, indent=1).encode())
-    launches = []
-    for service in ORDER:
-        cert, key = certificates.files(service)
-        settings = {
-            "RAGKEEP_LISTEN": addresses[service][0],
-            "RAGKEEP_HEALTH_LISTEN": addresses[service][1],
-            "RAGKEEP_TLS_CERT": str(cert),
-            "RAGKEEP_TLS_KEY": str(key),
-            "RAGKEEP_TLS_CA": str(certificates.ca),
-            "RAGKEEP_TRUST_DOMAIN": TRUST_DOMAIN,
-            "RAGKEEP_DATA": str(folder.store),
-        }
-        if service == "gateway":
-            settings["RAGKEEP_POLICY_FILE"] = str(folder.policy)
-            settings |= {f"RAGKEEP_{other.upper()}": addresses[other][0] for other in ORDER if other != service}
-        else:
-            settings |= choices[service].environment()
-        launches.append(Launch(service, settings, folder.logs / f"{service}.log"))
-    return launches
 
 
 def _tell(
@@ -186,20 +175,3 @@ def _engine(service: str, choices: dict[str, Choice]) -> tuple[str, str]:
     choice = choices[service]
     model = choice.kept.get("model")
     return (f"{choice.engine} ({model})" if model else choice.engine), choice.why
-
-
-def _addresses(ports: int, health_ports: int) -> dict[str, tuple[str, str]]:
-    """(gRPC, health) of each service. Raises CommandError where a port is taken."""
-    from ragkeep_client.ports import taken
-
-    names = ("gateway", "embedder", "retriever", "generator")
-    grpc, health = range(ports, ports + 4), range(health_ports, health_ports + 4)
-    if set(grpc) & set(health):
-        raise CommandError("PORT_IN_USE", "--ports and --health-ports name four ports each, and theirs overlap.")
-    occupied = taken([*grpc, *health])
-    if occupied:
-        each = [f"{port} is in use by {who}" if who else f"{port} is in use" for port, who in occupied.items()]
-        others = [f"--ports {ports + 100}"] if set(grpc) & set(occupied) else []
-        others += [f"--health-ports {health_ports + 100}"] if set(health) & set(occupied) else []
-        raise CommandError("PORT_IN_USE", f"Port {'; port '.join(each)}. Choose others, e.g. {' '.join(others)}.")
-    return {name: (f"127.0.0.1:{one}", f"127.0.0.1:{other}") for name, one, other in zip(names, grpc, health, strict=True)}
