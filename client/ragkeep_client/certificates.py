@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ragkeep_client.folder import write_private
+from ragkeep_client.folder import write_together
 from ragkeep_client.output import CommandError
 
 TRUST_DOMAIN = "ragkeep.internal"
@@ -152,8 +152,8 @@ class Certificates:
     def _write(self, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         cert_file, key_file = self.files(name)
         pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        write_private(key_file, pem)
-        write_private(cert_file, certificate.public_bytes(serialization.Encoding.PEM))
+        # One without the other could not be used.
+        write_together({key_file: pem, cert_file: certificate.public_bytes(serialization.Encoding.PEM)})
 
     def _is_good(self, name: str, issuer: x509.Certificate, now: dt.datetime) -> bool:
         cert_file, key_file = self.files(name)

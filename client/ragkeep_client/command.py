@@ -19,7 +19,7 @@ from ragkeep_client.commands.status import status
 from ragkeep_client.commands.up import up
 from ragkeep_client.output import mute_stdout
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command()(up)
 app.command("import")(import_)
 app.command()(ask)

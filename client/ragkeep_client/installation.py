@@ -45,6 +45,7 @@ class Installation:
         self._output = output
         self._background = background
         self._silent = False
+        self._state_is_old = False  # as while the disk is full
         self._lock = lock
         self._signals = 0
         self._launches: dict[str, Launch] = {}
@@ -72,6 +73,8 @@ class Installation:
                 self._launches[launch.service] = launch
                 self._running[launch.service] = Running(0, "", address, health, engine, why)
                 self._launch(launch.service)
+                # After each: `down` finds what runs, whatever happens to this process.
+                self._write_state()
             self._wait_until_ready(addresses)
             ready()
             self._event("ready")
@@ -92,13 +95,13 @@ class Installation:
         self.processes[service] = process
         began = replace(self._running[service], pid=process.pid, started=started(process.pid), since=time.time())
         self._running[service] = replace(began, ended="", again_at=0.0)
-        # After each: `down` finds what runs, whatever happens to this process.
-        self._write_state()
         self._event("process_started", of=service, pid=process.pid, restarts=began.restarts)
 
     def _write_state(self) -> None:
         running = {service: one for service, one in self._running.items() if one.pid}
+        self._state_is_old = True
         self._folder.write_state(State(os.getpid(), started(os.getpid()), self._background is not None, running))
+        self._state_is_old = False
 
     def _wait_until_ready(self, addresses: Addresses) -> None:
         until = time.monotonic() + READY_S
@@ -154,6 +157,7 @@ class Installation:
                 raise
             del self._due[service]
             self._say("process_restarted", f"The {service} was started again.", of=service, restarts=count)
+            self._write_state()
 
     def _died(self, service: str, code: int, now: float) -> None:
         how, one = how_it_ended(code), self._running[service]
@@ -171,6 +175,8 @@ class Installation:
                 self._next_logs = now + _LOGS_S
                 for log in (*(launch.log for launch in self._launches.values()), self._folder.up_log):
                     keep_small(log)
+                if self._state_is_old:
+                    self._write_state()
             if now >= self._next_certificates:
                 self._next_certificates = now + _CERTIFICATES_S
                 renewed = Certificates(self._folder.certificates).renew_due()

@@ -109,7 +109,8 @@ def is_ours(pid: int, began: str) -> bool:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return not Path("/proc/self/stat").exists()
-    return b"ragkeep" in command
+    # Empty for an instant while it is being started.
+    return not command or b"ragkeep" in command
 
 
 def end(processes: Mapping[str, tuple[int, str]], *, at_once: Callable[[], bool] = lambda: False) -> list[str]:

@@ -66,6 +66,9 @@ def _look_at(service: str, one: Running | None, watched: bool) -> Look:
         ready, missing = readiness(one.health)
         uptime_s = max(0, int(time.time() - one.since)) if one.since else None
         return Look(service, True, ready, missing, one.pid, uptime_s, one.address, one.health, one.engine, one.restarts)
+    if watched and readiness(one.health)[0]:
+        # Started again while the disk was full: `up` could not write its number down.
+        return Look(service, True, True, "", None, None, one.address, one.health, one.engine, one.restarts)
     missing = f"It {one.ended or 'has ended'}"
     if watched and one.again_at:
         missing += f"; it starts again in {max(0.0, one.again_at - time.time()):.0f} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from enum import StrEnum
@@ -82,12 +83,16 @@ def up(
         weaviate_url=weaviate_url or None,
         weaviate_grpc_port=weaviate_grpc_port,
     )
+    folder = DataFolder(data)
     background = go_into_background() if detach else None
     try:
-        _start(DataFolder(data), output, wanted, ports, health_ports, background)
+        _start(folder, output, wanted, ports, health_ports, background)
     except CommandError as error:
         raise output.fail(error.reason, error.message) from None
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = f"The disk of the data folder {folder.path} is full: make room, or choose another with --data DIR."
+            raise output.fail("STORAGE_FULL", message) from None
         where = f"{error.filename}: " if error.filename else ""
         raise output.fail("DATA_FOLDER_UNUSABLE", f"{where}{error.strerror or error}.") from None
 
@@ -149,6 +154,7 @@ def _tell(
     from rich.table import Table
     from rich.text import Text
 
+    from ragkeep_client.hints import ask_line, data_option, grpcurl_line
     from ragkeep_client.processes import ORDER
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -160,13 +166,17 @@ def _tell(
         table.add_row(Text(service, "bold"), Text(engine, "cyan"), address, Text(why, "dim"))
         facts = {"service": service, "engine": engine, "why": why, "address": address, "health": health}
         output.line("service", facts | {"pid": pids[service]})
-    output.line("ready", {"gateway": addresses["gateway"][0], "data": str(folder.path), "tenant": TENANT})
+    gateway = addresses["gateway"][0]
+    ask, grpcurl = ask_line(folder), grpcurl_line(folder, gateway)
+    facts = {"gateway": gateway, "data": str(folder.path), "tenant": TENANT}
+    output.line("ready", facts | {"ask": ask, "grpcurl": grpcurl})
     output.say(table)
-    default = folder.path == DEFAULT.expanduser().absolute() or "RAGKEEP_DATA" in os.environ
-    option = "" if default else f" --data {folder.path}"
+    option = data_option(folder)
     output.say(f"\nReady. All of it is in {folder.path}\n", style="green")
-    output.say(f'  ragkeep import FILE.csv{option}\n  ragkeep ask{option} "打印机脱机了怎么办？"')
-    output.say(f"  ragkeep down{option}" if detached else "  Ctrl-C stops it.")
+    # Not broken by us: a line that is pasted is one line.
+    for line in (f"  ragkeep import FILE.csv{option}", f"  {ask}", f"  {grpcurl}"):
+        output.console.print(line, soft_wrap=True)
+    output.say(f"\n  ragkeep down{option}" if detached else "\n  Ctrl-C stops it.")
 
 
 def _engine(service: str, choices: dict[str, Choice]) -> tuple[str, str]:
