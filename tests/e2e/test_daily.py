@@ -187,6 +187,24 @@ def test_in_the_foreground_a_death_is_said_at_once(tmp_path: Path) -> None:
     command("status", code=1)
 
 
+def test_what_runs_outlives_up_itself_and_down_ends_it(tmp_path: Path) -> None:
+    """Detached, a killed `up` takes nothing with it; status says that nothing is started again now."""
+    command = Command(tmp_path)
+    command("up", "--detach", *ports())
+    try:
+        line = command.lines("status")[-1]["status"]
+        assert line["up"]["watches"] is True  # type: ignore[index]
+        os.kill(line["up"]["pid"], signal.SIGKILL)  # type: ignore[index]
+        time.sleep(0.5)
+        assert command.lines("status")[-1]["status"]["up"]["watches"] is False  # type: ignore[index]
+        assert "nothing starts again what dies" in command("status").stdout
+        assert command.lines("up", code=1)[-1]["error"]["reason"] == "ALREADY_RUNNING"  # type: ignore[index]
+    finally:
+        stopped = command.lines("down")[-1]["stopped"]
+    assert len(stopped) == 4  # type: ignore[arg-type]
+    assert "Nothing was running" in command("down").stdout
+
+
 def test_a_start_that_fails_is_an_error_up_front_and_leaves_nothing(tmp_path: Path) -> None:
     """Detached too: the exit code and the last lines of its log come back to the terminal."""
     command = Command(tmp_path)
