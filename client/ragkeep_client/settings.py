@@ -23,13 +23,14 @@ PREFIX = "RAGKEEP_"
 OWN = frozenset(
     "listen health_listen tls_cert tls_key tls_ca trust_domain policy_file data embedder retriever generator drain_s".split()
 )
-# What the choice of engines decides; the environment's names for it are those of the engines.
-CHOSEN = {
-    "engine": "",
-    "model": "",
-    "ollama_url": "OLLAMA_HOST",
-    "weaviate_url": "WEAVIATE_URL",
-    "weaviate_grpc_port": "WEAVIATE_GRPC_PORT",
+# What the choice of engines decides, with the environment's names for it, those of the engines too. RAGKEEP_ENGINE and
+# RAGKEEP_MODEL would mean two processes at once.
+CHOSEN: dict[str, tuple[str, ...]] = {
+    "engine": (),
+    "model": (),
+    "ollama_url": ("RAGKEEP_OLLAMA_URL", "OLLAMA_HOST"),
+    "weaviate_url": ("RAGKEEP_WEAVIATE_URL", "WEAVIATE_URL"),
+    "weaviate_grpc_port": ("RAGKEEP_WEAVIATE_GRPC_PORT", "WEAVIATE_GRPC_PORT"),
 }
 _KEPT = {"engine": "engine", "model": "model", "ollama_url": "url", "weaviate_url": "url", "weaviate_grpc_port": "grpc_port"}
 PORTS, HEALTH_PORTS = 50061, 9161
@@ -55,6 +56,7 @@ class Setting:
     value: str  # as the process reads it; "" where it is unset
     source: Source
     description: str
+    said_by: str = ""  # the environment variable that said it, where one did
 
     @property
     def variable(self) -> str:
@@ -183,12 +185,14 @@ def _resolve(
 ) -> Setting:
     value, source = "" if default is None else str(default), Source.DEFAULT
     written = file.of(service).get(name)
-    variable = CHOSEN.get(name, PREFIX + name.upper())
+    # An empty variable says nothing of an engine; to a process it is a value.
+    variables = CHOSEN.get(name, (PREFIX + name.upper(),))
+    said_by = next((one for one in variables if one in environment and (environment[one] or name not in CHOSEN)), "")
     if name in OWN:
         # What `up` does not set for a service stays at its default.
         value, source = (own[name], Source.UP) if name in own else (value, source)
-    elif variable in environment and (environment[variable] or name not in CHOSEN):
-        value, source = environment[variable], Source.ENVIRONMENT
+    elif said_by:
+        value, source = environment[said_by], Source.ENVIRONMENT
     elif written is not None:
         value, source = written, Source.FILE
     elif name in CHOSEN:
@@ -197,7 +201,7 @@ def _resolve(
         of_engine = name == "engine" or name.startswith(engine) or (name == "model" and "model" in kept)
         if name == "engine" or (of_engine and _KEPT[name] in kept):
             value, source = kept.get(_KEPT[name], "auto"), Source.CHOSEN
-    return Setting(service, name, value, source, description)
+    return Setting(service, name, value, source, description, said_by if source is Source.ENVIRONMENT else "")
 
 
 def problems(settings: Iterable[Setting]) -> list[str]:
@@ -219,7 +223,7 @@ def problems(settings: Iterable[Setting]) -> list[str]:
                 section = f"[{service}] " if name not in _shared() else ""
                 found.append(f"{FILE} {section}{name}: {problem}.")
             else:
-                found.append(f"{CHOSEN.get(name) or one.variable}: {problem}.")
+                found.append(f"{one.said_by or one.variable}: {problem}.")
     # What all four read alike is wrong once.
     return list(dict.fromkeys(found))
 
@@ -234,8 +238,7 @@ def unused(environment: Mapping[str, str], known: Iterable[str]) -> list[str]:
         if name in OWN:
             found.append(f"{variable} is not used: `ragkeep up` sets it itself.")
         elif name in CHOSEN:
-            other = f"use {CHOSEN[name]}, " if CHOSEN[name] else ""
-            found.append(f"{variable} is not used by `ragkeep up`: {other}its options, or {FILE}.")
+            found.append(f"{variable} is not used by `ragkeep up`, as it would mean two processes: use its options, or {FILE}.")
         elif name not in names:
             meant = _meant(name, names - OWN - CHOSEN.keys())
             found.append(f"{variable} is no setting of any process{re.sub(r'is (.+) meant', _as_variable, meant)}")

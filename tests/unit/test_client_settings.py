@@ -49,6 +49,17 @@ def test_each_value_comes_from_the_first_that_says_it(tmp_path: Path) -> None:
     assert one(found, "gateway", "retriever") == ("127.0.0.1:50063", Source.UP)
 
 
+def test_an_engines_own_variable_is_taken_and_ours_comes_first(tmp_path: Path) -> None:
+    """An empty one says nothing."""
+    outer = {"OLLAMA_HOST": "127.0.0.1:1", "RAGKEEP_OLLAMA_URL": "http://127.0.0.1:2", "WEAVIATE_URL": ""}
+    found = resolved(tmp_path, "", outer)
+    assert one(found, "embedder", "ollama_url") == ("http://127.0.0.1:2", Source.ENVIRONMENT)
+    assert one(found, "retriever", "weaviate_url") == ("http://127.0.0.1:8080", Source.DEFAULT)
+    assert one(resolved(tmp_path, "", {"OLLAMA_HOST": "x"}), "generator", "ollama_url") == ("x", Source.ENVIRONMENT)
+    with pytest.raises(CommandError, match="WEAVIATE_GRPC_PORT: Input should be a valid integer"):
+        check(read(tmp_path, ""), resolved(tmp_path, "", {"WEAVIATE_GRPC_PORT": "many"}))
+
+
 def test_a_process_is_started_with_what_is_shown(tmp_path: Path) -> None:
     """The environment that it gets holds each value but the defaults."""
     outer = {"RAGKEEP_WAITING": "7", "RAGKEEP_ENGINE": "weaviate", "RAGKEEP_LISTEN": "0.0.0.0:1", "PATH": "/bin"}
@@ -131,7 +142,7 @@ def test_variables_that_nobody_reads_are_named() -> None:
     outer = {
         "RAGKEEP_CONCURENT": "1",
         "RAGKEEP_LISTEN": "x",
-        "RAGKEEP_OLLAMA_URL": "x",
+        "RAGKEEP_MODEL": "x",
         "RAGKEEP_DATA": "x",
         "RAGKEEP_WAITING": "1",
     }
@@ -139,7 +150,7 @@ def test_variables_that_nobody_reads_are_named() -> None:
     assert found == [
         "RAGKEEP_CONCURENT is no setting of any process; is RAGKEEP_CONCURRENT meant?",
         "RAGKEEP_LISTEN is not used: `ragkeep up` sets it itself.",
-        "RAGKEEP_OLLAMA_URL is not used by `ragkeep up`: use OLLAMA_HOST, its options, or ragkeep.toml.",
+        "RAGKEEP_MODEL is not used by `ragkeep up`, as it would mean two processes: use its options, or ragkeep.toml.",
     ]
 
 

@@ -46,13 +46,23 @@ def up(
     embedding_model: Annotated[str | None, typer.Option(help="Ollama's embedding model.  [default: nomic-embed-text]")] = None,
     language_model: Annotated[str | None, typer.Option(help="Ollama's language model.  [default: llama3.2]")] = None,
     ollama_url: Annotated[
-        str | None, typer.Option(envvar="OLLAMA_HOST", help="Where Ollama is.  [default: http://127.0.0.1:11434]")
+        str | None,
+        typer.Option(envvar=["RAGKEEP_OLLAMA_URL", "OLLAMA_HOST"], help="Where Ollama is.  [default: http://127.0.0.1:11434]"),
     ] = None,
     weaviate_url: Annotated[
-        str | None, typer.Option(envvar="WEAVIATE_URL", help="Where Weaviate is.  [default: http://127.0.0.1:8080]")
+        str | None,
+        typer.Option(
+            envvar=["RAGKEEP_WEAVIATE_URL", "WEAVIATE_URL"], help="Where Weaviate is.  [default: http://127.0.0.1:8080]"
+        ),
     ] = None,
     weaviate_grpc_port: Annotated[
-        int | None, typer.Option(envvar="WEAVIATE_GRPC_PORT", min=1, max=65535, help="Its gRPC port.  [default: 50051]")
+        int | None,
+        typer.Option(
+            envvar=["RAGKEEP_WEAVIATE_GRPC_PORT", "WEAVIATE_GRPC_PORT"],
+            min=1,
+            max=65535,
+            help="Its gRPC port.  [default: 50051]",
+        ),
     ] = None,
     ports: Annotated[
         int | None,
