@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ragkeep_client.settings import Setting, SettingsFile
 
 config = typer.Typer(no_args_is_help=True, help="Show the settings and where each comes from.")
-# Read by scripts of the source tree, not by a process.
-_ELSEWHERE = {"RAGKEEP_CACHE"}
+# Read by scripts of the source tree, and by the commands that call a gateway.
+_ELSEWHERE = {"RAGKEEP_CACHE", "RAGKEEP_GATEWAY"}
 
 
 class Process(StrEnum):
