@@ -105,30 +105,36 @@ class FollowingChannel(grpc.aio.Channel):
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(EVERY_S)
-            stamp = self._stamp()
-            if stamp is None or stamp == self._seen:
-                continue
             try:
-                following = self._open()
-            except (OSError, ssl.SSLError) as error:
-                if stamp != self._refused:
-                    _log(logging.WARNING, "channel_files_not_taken_over", to=self._name, error=type(error).__name__)
-                self._refused = stamp
-                continue
-            try:
-                taken_over = await self._stands(following, stamp)
-            except BaseException:
-                await following.channel.close()
-                raise
+                await self._look()
+            except Exception as error:  # whatever it is, the next certificate must not be missed for it
+                _log(logging.ERROR, "channel_not_renewed", to=self._name, error=type(error).__name__)
+
+    async def _look(self) -> None:
+        stamp = self._stamp()
+        if stamp is None or stamp == self._seen:
+            return
+        try:
+            following = self._open()
+        except (OSError, ssl.SSLError) as error:
+            if stamp != self._refused:
+                _log(logging.WARNING, "channel_files_not_taken_over", to=self._name, error=type(error).__name__)
+            self._refused = stamp
+            return
+        taken_over = False
+        try:
+            taken_over = await self._stands(following, stamp)
+        finally:
             if not taken_over:
                 await following.channel.close()
-                continue
-            former, self._current, self._seen = self._current, following, stamp
-            self.renewals += 1
-            _log(logging.INFO, "channel_renewed", to=self._name)
-            retiring = asyncio.get_running_loop().create_task(self._retire(former))
-            self._retiring[retiring] = former
-            retiring.add_done_callback(lambda task: self._retiring.pop(task, None))
+        if not taken_over:
+            return
+        former, self._current, self._seen = self._current, following, stamp
+        self.renewals += 1
+        _log(logging.INFO, "channel_renewed", to=self._name)
+        retiring = asyncio.get_running_loop().create_task(self._retire(former))
+        self._retiring[retiring] = former
+        retiring.add_done_callback(lambda task: self._retiring.pop(task, None))
 
     def _stamp(self) -> Stamp | None:
         try:
