@@ -52,8 +52,10 @@ class Stack:
         self.cli = self.authority.caller(CLI)
         self.reader = self.authority.caller(READER)
         self.identities: dict[str, Identity] = {name: self.authority.service(name) for name in SERVICES}
-        self.ports = {name: free_port() for name in SERVICES}
-        self.health_ports = {name: free_port() for name in SERVICES}
+        # Below those that the system gives to connections: one of these could take a port while its process starts.
+        first = free_ports(8)
+        self.ports = {name: first + number for number, name in enumerate(SERVICES)}
+        self.health_ports = {name: first + 4 + number for number, name in enumerate(SERVICES)}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.env = env or {}
         self.modules = modules or {}

@@ -17,6 +17,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 from ragkeep.gateway.v1 import gateway_pb2 as pb
 from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
+from ragkeep_client import Client, RagkeepError
 from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.rotation import FollowingChannel
 from ragkeep_runtime.tls import Identity
@@ -145,6 +146,27 @@ async def test_a_new_authority_comes_into_force_and_the_old_one_goes(slow_stack:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await RagServiceStub(stranger).Search(pb.SearchRequest(query=QUESTION), metadata=TENANT, timeout=5)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_client_that_is_kept_open_follows_its_files(slow_stack: Stack, tmp_path: Path) -> None:
+    """A calling service runs for months: after a change of authority and a restart of the gateway it goes on asking."""
+    a, b = slow_stack.authority, Authority(tmp_path / "b")
+    async with Client(slow_stack.target("gateway"), slow_stack.cli, tenant="rotation") as client:
+        assert (await client.search(QUESTION))[0].document_id == "T-1042"
+        for name, identity in everyone(slow_stack).items():
+            b.renew(name, identity)
+        half = a.folder / "half"
+        half.write_bytes(b.ca.read_bytes())
+        half.replace(a.ca)
+        for name in SERVICES:
+            slow_stack.kill(name)
+        await asyncio.to_thread(slow_stack.start)
+        for _ in range(50):
+            with contextlib.suppress(RagkeepError):
+                found = await client.search(QUESTION)
+                break
+            await asyncio.sleep(0.2)
+        assert found[0].document_id == "T-1042"
 
 
 async def test_files_that_do_not_fit_each_other_are_not_taken_over(slow_stack: Stack) -> None:
