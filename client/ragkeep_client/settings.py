@@ -84,7 +84,7 @@ class SettingsFile:
         """The file of a data folder. What is wrong in it is in `problems`. Raises CommandError where it cannot be read."""
         path = folder / FILE
         try:
-            found = tomllib.loads(path.read_text(encoding="utf-8"))
+            found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             return cls(path)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -136,6 +136,8 @@ def _section(where: str, section: Mapping[str, Any], known: Iterable[str], probl
             problems.append(f"{FILE} {where}{key}: there is no such setting{_meant(key, known)}")
         elif isinstance(value, bool) or not isinstance(value, (str, int, float)):
             problems.append(f"{FILE} {where}{key}: a text or a number is needed.")
+        elif "\0" in str(value):
+            problems.append(f"{FILE} {where}{key}: no process can be given a NUL.")
         else:
             found[key] = str(value)
     return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -51,7 +52,15 @@ def read_settings(cls: type[S]) -> S:
 
 def problems_of(cls: type[ProcessSettings], values: Mapping[str, str]) -> list[tuple[str, str]]:
     """(setting, what is wrong with it) of the values that a process would be started with. No environment is read."""
+    try:
+        _given(cls)(**values)
+    except ValidationError as error:
+        return [(str(problem["loc"][0]), problem["msg"]) for problem in error.errors()]
+    return []
 
+
+@functools.cache
+def _given(cls: type[ProcessSettings]) -> Callable[..., ProcessSettings]:
     class Given(cls):  # type: ignore[valid-type, misc]
         @classmethod
         def settings_customise_sources(
@@ -59,8 +68,4 @@ def problems_of(cls: type[ProcessSettings], values: Mapping[str, str]) -> list[t
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (init_settings,)
 
-    try:
-        Given(**values)
-    except ValidationError as error:
-        return [(str(problem["loc"][0]), problem["msg"]) for problem in error.errors()]
-    return []
+    return Given

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ragkeep_client.engines import Wanted
 from ragkeep_client.folder import DataFolder
 from ragkeep_client.launching import addresses_of, launches_of, own_settings
 from ragkeep_client.output import CommandError
 from ragkeep_client.processes import environment
-from ragkeep_client.settings import SERVICES, Setting, SettingsFile, Source, check, resolve, unused
+from ragkeep_client.settings import SERVICES, Setting, SettingsFile, Source, check, problems, resolve, unused
 
 
 def read(folder: Path, text: str) -> SettingsFile:
@@ -122,6 +126,14 @@ def test_a_file_that_is_no_toml_is_named_with_its_line(tmp_path: Path) -> None:
     assert "not TOML" in SettingsFile.read(tmp_path).problems[0]
 
 
+def test_what_some_editors_put_before_the_text_is_passed_over(tmp_path: Path) -> None:
+    """A byte order mark; and a NUL that no process could be given is named."""
+    (tmp_path / "ragkeep.toml").write_bytes(b'\xef\xbb\xbf[embedder]\nmodel = "a"\nquery_prefix = "\\u0000"\n')
+    file = SettingsFile.read(tmp_path)
+    assert file.of("embedder") == {"model": "a"}
+    assert file.problems == ("ragkeep.toml [embedder] query_prefix: no process can be given a NUL.",)
+
+
 def test_without_a_file_nothing_is_said(tmp_path: Path) -> None:
     """And nothing is wrong."""
     file = SettingsFile.read(tmp_path)
@@ -162,3 +174,50 @@ def test_the_file_chooses_engines_where_nothing_else_does() -> None:
     given = Wanted(generator="ollama", language_model="other").with_file("generator", said)
     assert (given.generator, given.language_model) == ("ollama", "other")
     assert Wanted().with_file("retriever", {"weaviate_grpc_port": "7"}).weaviate_grpc_port == 7
+
+
+KEYS = st.sampled_from(
+    ["log_level", "engine", "concurrent", "num_ctx", "model", "listen", "ports", "weaviate_grpc_port", "x y"]
+)
+VALUES = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    st.lists(st.integers(), max_size=2),
+)
+SECTIONS = st.dictionaries(KEYS, VALUES, max_size=4)
+
+
+def toml(value: object) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, float):
+        return str(value) if "n" in str(value) or "." in str(value) else f"{value:f}"
+    return json.dumps(value).replace("\\u007f", "\x7f")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    top=SECTIONS,
+    sections=st.dictionaries(st.sampled_from([*SERVICES, "up", "other"]), SECTIONS, max_size=4),
+    junk=st.binary(max_size=4),
+)
+def test_whatever_the_file_holds_each_fault_is_a_sentence(
+    top: dict[str, object], sections: dict[str, dict[str, object]], junk: bytes
+) -> None:
+    """Nothing gets past to a process that it could not be started with."""
+    lines = [f'"{key}" = {toml(value)}' for key, value in top.items()]
+    for name, section in sections.items():
+        lines += [f"[{name}]", *(f'"{key}" = {toml(value)}' for key, value in section.items())]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        (path / "ragkeep.toml").write_bytes("\n".join(lines).encode() + junk)
+        file = SettingsFile.read(path)
+        found = resolve(file, {}, own_settings(DataFolder(path), addresses_of(50061, 9161)), {})
+        wrong = [*file.problems, *problems(found)]
+        assert all(words.endswith((".", "?")) or "TOML" in words for words in wrong)
+        for launch in launches_of(DataFolder(path), found, {}):
+            assert not any("\0" in value for value in launch.settings.values())
+        if not wrong:
+            for service in SERVICES[1:]:
+                Wanted().with_file(service, file.of(service))
