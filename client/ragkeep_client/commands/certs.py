@@ -41,17 +41,14 @@ def show(data: DataOption = DEFAULT, as_json: JsonOption = False) -> None:
         dates = {"valid_from": one.valid_from.isoformat(), "valid_until": one.valid_until.isoformat()}
         output.line("certificate", asdict(one) | dates | {"serial": f"{one.serial:x}"})
     if not as_json:
-        from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        for column in ("name", "SPIFFE URI", "DNS names", "valid until", "issued by"):
-            table.add_column(column, no_wrap=column != "DNS names")
         for one in found:
-            until = f"{one.valid_until.astimezone():%Y-%m-%d %H:%M} ({(one.valid_until - now).days} d)"
-            style = "red" if one.fault else ""
-            table.add_row(Text(one.name, "bold"), one.uri or "–", ", ".join(one.dns) or "–", Text(until, style), one.issuer)
-        output.say(table)
+            left = f"until {one.valid_until.astimezone():%Y-%m-%d %H:%M} ({(one.valid_until - now).days} d)"
+            lines = [one.uri, ", ".join(one.dns), f"{left}, by {one.issuer}"]
+            for number, line in enumerate(line for line in lines if line):
+                head = Text(f"{'' if number else one.name:10}", "bold")
+                output.console.print(head.append(line, "red" if one.fault else "not bold"), soft_wrap=True)
         for one in found:
             if one.fault:
                 way = "ragkeep up" if one.name == "ca" else "ragkeep certs renew"

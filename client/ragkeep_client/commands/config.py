@@ -59,12 +59,26 @@ def show(
 def settings_of(
     folder: DataFolder, file: SettingsFile, ports: int | None = None, health_ports: int | None = None
 ) -> list[Setting]:
-    """Every setting of every process of a folder; ports are the file's or the usual ones where none are given."""
+    """Every setting of every process of a folder. Where no ports are given, they are those that it runs on, else the file's or
+    the usual ones."""
     from ragkeep_client.launching import addresses_of, own_settings
     from ragkeep_client.settings import HEALTH_PORTS, PORTS, resolve
 
-    addresses = addresses_of(ports or file.up.get("ports", PORTS), health_ports or file.up.get("health_ports", HEALTH_PORTS))
+    addresses = _running(folder) if ports is None and health_ports is None else {}
+    if not addresses:
+        addresses = addresses_of(
+            ports or file.up.get("ports", PORTS), health_ports or file.up.get("health_ports", HEALTH_PORTS)
+        )
     return resolve(file, os.environ, own_settings(folder, addresses), folder.engines())
+
+
+def _running(folder: DataFolder) -> dict[str, tuple[str, str]]:
+    """The addresses of all four where all run, else nothing."""
+    from ragkeep_client.processes import ORDER, is_ours
+
+    state = folder.state()
+    alive = {name: one for name, one in state.services.items() if is_ours(one.pid, one.started)} if state else {}
+    return {name: (one.address, one.health) for name, one in alive.items()} if set(alive) == set(ORDER) else {}
 
 
 def variables_of_the_command() -> set[str]:

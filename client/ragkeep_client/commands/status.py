@@ -81,8 +81,9 @@ def _show(output: Output, looks: list[Look], folder: DataFolder, state: State, w
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("service", "state", "pid", "up for", "address", "health", "restarts", "engine"):
-        table.add_column(column, no_wrap=True)
+    restarted = any(one.restarts for one in looks)
+    for column in ("service", "state", "pid", "up for", "address", "health", *(["restarts"] if restarted else []), "engine"):
+        table.add_column(column, no_wrap=column != "engine", overflow="fold")
     for one in looks:
         word, style = ("ready", "green") if one.ready else ("not ready", "yellow") if one.running else ("down", "red")
         table.add_row(
@@ -91,8 +92,8 @@ def _show(output: Output, looks: list[Look], folder: DataFolder, state: State, w
             str(one.pid or "–"),
             duration(one.uptime_s),
             one.address,
-            one.health,
-            str(one.restarts),
+            one.health.rpartition(":")[2],
+            *([str(one.restarts)] if restarted else []),
             one.engine,
         )
     output.say(table)
