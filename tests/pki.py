@@ -21,7 +21,9 @@ class Authority:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
+        # Two authorities with one name could not be told apart in a bundle.
+        name = f"test authority {x509.random_serial_number():x}"[:64]
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = dt.datetime.now(dt.UTC)
         certificate = (
             x509.CertificateBuilder()
@@ -44,6 +46,14 @@ class Authority:
     def caller(self, name: str) -> Identity:
         """As a caller has it; `name` is `caller/<namespace>/<name>`."""
         return self.issue(name.replace("/", "-"), uris=[f"spiffe://ragkeep.internal/{name}"])
+
+    def renew(self, name: str, identity: Identity) -> None:
+        """A new certificate and key of a service or caller where `identity` has them: one file, then the other."""
+        uris = [f"spiffe://ragkeep.internal/{name}"]
+        dns = [] if name.startswith("caller/") else [f"{name}.ragkeep.internal"]
+        renewed = self.issue("renewed", uris=uris, dns=dns)
+        renewed.key.replace(identity.key)
+        renewed.cert.replace(identity.cert)
 
     def issue(
         self, file: str, *, uris: Sequence[str] = (), dns: Sequence[str] = (), common_name: str = "", days: float = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from ragkeep_client.ports import taken
 from ragkeep_runtime.tls import Identity
 from tests.pki import Authority
 
@@ -31,19 +33,32 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Stack:
-    """Starts, kills and stops processes; `env` adds settings per service."""
+def free_ports(count: int = 4) -> int:
+    """The first of so many consecutive ports that were free a moment ago, below those that the system hands out."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        if not taken(range(first, first + count)):
+            return first
 
-    def __init__(self, folder: Path, env: dict[str, dict[str, str]] | None = None) -> None:
+
+class Stack:
+    """Starts, kills and stops processes; `env` adds settings per service, `modules` are run instead of a service's own."""
+
+    def __init__(
+        self, folder: Path, env: dict[str, dict[str, str]] | None = None, modules: dict[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.authority = Authority(folder / "pki")
         self.cli = self.authority.caller(CLI)
         self.reader = self.authority.caller(READER)
         self.identities: dict[str, Identity] = {name: self.authority.service(name) for name in SERVICES}
-        self.ports = {name: free_port() for name in SERVICES}
-        self.health_ports = {name: free_port() for name in SERVICES}
+        # Below those that the system gives to connections: one of these could take a port while its process starts.
+        first = free_ports(8)
+        self.ports = {name: first + number for number, name in enumerate(SERVICES)}
+        self.health_ports = {name: first + 4 + number for number, name in enumerate(SERVICES)}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.env = env or {}
+        self.modules = modules or {}
         self.policy = folder / "policy.json"
         self.policy.write_text(
             json.dumps(
@@ -78,9 +93,10 @@ class Stack:
                 settings["RAGKEEP_POLICY_FILE"] = str(self.policy)
                 settings |= {f"RAGKEEP_{other.upper()}": self.target(other) for other in SERVICES if other != "gateway"}
             base = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+            module = self.modules.get(name, f"ragkeep_{name}.main")
             with (self.folder / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", f"ragkeep_{name}.main"], env=base | settings, stderr=log, stdout=log
+                    [sys.executable, "-m", module], env=base | settings, stderr=log, stdout=log
                 )
         if wait:
             for name in names or SERVICES:

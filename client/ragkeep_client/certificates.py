@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ipaddress
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -11,7 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ragkeep_client.folder import write_private
+from ragkeep_client.folder import write_together
+from ragkeep_client.output import CommandError
 
 TRUST_DOMAIN = "ragkeep.internal"
 SERVICES = ("embedder", "retriever", "generator", "gateway")
@@ -19,8 +22,22 @@ CLI, CLI_FILE = "caller/local/cli", "cli"
 _CA_DAYS, _LEAF_DAYS = 3650, 365
 # A leaf with less than this left is made anew; an authority, with less than a leaf's life.
 _RENEW_DAYS = 30
-# Clocks of two processes on one machine do not differ, but a clock may be set back.
-_BACKDATED = dt.timedelta(minutes=10)
+# Clocks of two processes on one machine do not differ, but a clock that was an hour or two ahead is set right.
+_BACKDATED = dt.timedelta(hours=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One certificate as it lies there."""
+
+    name: str  # "ca", a service, or "cli"
+    uri: str  # its SPIFFE id; empty for the authority
+    dns: tuple[str, ...]
+    valid_from: dt.datetime
+    valid_until: dt.datetime
+    issuer: str
+    serial: int
+    fault: str  # why it cannot be used now; empty: it can
 
 
 class Certificates:
@@ -49,6 +66,41 @@ class Certificates:
                 self._make_leaf(name, authority, now)
                 made.append(name)
         return made
+
+    def renew_due(self, now: dt.datetime | None = None) -> list[str]:
+        """Makes leaves anew that are about to expire, by the authority that is there; the names. Raises OSError."""
+        now = now or dt.datetime.now(dt.UTC)
+        authority = self._authority(now)
+        if authority is None:
+            return []  # all would have to change at once: that is for the next start
+        due = [name for name in (*SERVICES, CLI_FILE) if not self._is_good(name, authority[0], now)]
+        for name in due:
+            self._make_leaf(name, authority, now)
+        return due
+
+    def renew(self, now: dt.datetime | None = None) -> list[str]:
+        """Makes every leaf anew, by the authority that is there; the names. Raises OSError or CommandError."""
+        now = now or dt.datetime.now(dt.UTC)
+        authority = self._authority(now)
+        if authority is None:
+            raise CommandError(
+                "DATA_FOLDER_UNUSABLE",
+                f"There is no usable authority in {self.folder} (missing, or near its end): `ragkeep down`, then "
+                "`ragkeep up` makes a new one with all its certificates.",
+            )
+        for name in (*SERVICES, CLI_FILE):
+            self._make_leaf(name, authority, now)
+        return [*SERVICES, CLI_FILE]
+
+    def show(self, now: dt.datetime | None = None) -> list[Shown]:
+        """Every certificate, the authority first. Raises OSError where one cannot be read, ValueError where it is none."""
+        now = now or dt.datetime.now(dt.UTC)
+        authority = x509.load_pem_x509_certificate(self.ca.read_bytes())
+        shown = [_shown("ca", authority, authority, now)]
+        for name in (*SERVICES, CLI_FILE):
+            certificate = x509.load_pem_x509_certificate(self.files(name)[0].read_bytes())
+            shown.append(_shown(name, certificate, authority, now))
+        return shown
 
     def _authority(self, now: dt.datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None:
         try:
@@ -100,8 +152,8 @@ class Certificates:
     def _write(self, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         cert_file, key_file = self.files(name)
         pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        write_private(key_file, pem)
-        write_private(cert_file, certificate.public_bytes(serialization.Encoding.PEM))
+        # One without the other could not be used.
+        write_together({key_file: pem, cert_file: certificate.public_bytes(serialization.Encoding.PEM)})
 
     def _is_good(self, name: str, issuer: x509.Certificate, now: dt.datetime) -> bool:
         cert_file, key_file = self.files(name)
@@ -119,6 +171,31 @@ class Certificates:
             and left > dt.timedelta(days=_RENEW_DAYS)
             and certificate.not_valid_before_utc <= now
         )
+
+
+def _shown(name: str, certificate: x509.Certificate, authority: x509.Certificate, now: dt.datetime) -> Shown:
+    uris: list[str] = []
+    dns: list[str] = []
+    with contextlib.suppress(x509.ExtensionNotFound):
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        dns = names.get_values_for_type(x509.DNSName)
+    begin, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    fault = ""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except Exception:  # whatever the library calls it
+        fault = "it is of another authority"
+    if now > until:
+        fault = "it has expired"
+    elif now < begin:
+        fault = "it is not valid yet: was the clock set back?"
+    return Shown(name, " ".join(uris), tuple(dns), begin, until, _issuer(certificate), certificate.serial_number, fault)
+
+
+def _issuer(certificate: x509.Certificate) -> str:
+    names = certificate.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else certificate.issuer.rfc4514_string()
 
 
 def _names(name: str) -> list[x509.GeneralName]:

@@ -8,16 +8,20 @@ from typing import Annotated
 import typer
 
 from ragkeep_client.commands.ask import ask
+from ragkeep_client.commands.certs import certs
 from ragkeep_client.commands.collections import collections
+from ragkeep_client.commands.config import config
 from ragkeep_client.commands.documents import documents
 from ragkeep_client.commands.down import down
 from ragkeep_client.commands.export import export
 from ragkeep_client.commands.import_ import import_
+from ragkeep_client.commands.logs import logs
 from ragkeep_client.commands.search import search
+from ragkeep_client.commands.status import status
 from ragkeep_client.commands.up import up
 from ragkeep_client.output import mute_stdout
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command()(up)
 app.command("import")(import_)
 app.command()(ask)
@@ -26,6 +30,10 @@ app.add_typer(collections, name="collections")
 app.add_typer(documents, name="documents")
 app.command()(export)
 app.command()(down)
+app.command()(status)
+app.command()(logs)
+app.add_typer(certs, name="certs")
+app.add_typer(config, name="config")
 
 
 def _version(wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 from collections.abc import AsyncGenerator
@@ -15,6 +16,7 @@ from ragkeep_client.certificates import CLI_FILE, Certificates
 from ragkeep_client.client import Client
 from ragkeep_client.folder import DataFolder
 from ragkeep_client.output import CommandError
+from ragkeep_runtime.errors import NotReady
 from ragkeep_runtime.tls import Identity
 
 
@@ -52,8 +54,14 @@ async def connected(data: Path, tenant: str) -> AsyncGenerator[Client]:
     except (OSError, ssl.SSLError) as error:
         code = "DATA_FOLDER_UNUSABLE" if remote is None else "CERTIFICATE_UNUSABLE"
         raise CommandError(code, f"The certificates in {identity.cert.parent} cannot be used: {error}. {way_out}") from None
-    async with client:
-        yield client
+    try:
+        async with client:
+            yield client
+    except NotReady as error:
+        if remote is None and error.metadata.get("unreachable") == "TLS":
+            # A handshake does not say why it failed; the certificates may.
+            _check(Certificates(DataFolder(data).certificates))
+        raise
 
 
 def _remote() -> Remote | None:
@@ -64,3 +72,15 @@ def _remote() -> Remote | None:
     except ValidationError as error:
         wrong = "; ".join(f"RAGKEEP_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
         raise CommandError("SETTINGS_WRONG", f"RAGKEEP_GATEWAY is set, so these are needed too. {wrong}") from None
+
+
+def _check(certificates: Certificates) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        for one in certificates.show():
+            if one.fault:
+                raise CommandError(
+                    "DATA_FOLDER_UNUSABLE",
+                    f"The certificate {one.name} in {certificates.folder} cannot be used: {one.fault} "
+                    f"(valid from {one.valid_from:%Y-%m-%d %H:%M} to {one.valid_until:%Y-%m-%d %H:%M} UTC). "
+                    "`ragkeep certs show` tells all, `ragkeep certs renew` makes new ones.",
+                )

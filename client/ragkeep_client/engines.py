@@ -11,12 +11,14 @@ import ipaddress
 import json
 import re
 import socket
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from ragkeep_client.output import CommandError
+from ragkeep_client.settings import SettingsFile
 
 # Two requests to each engine, side by side: an answer is there within two seconds.
 _PATIENCE_S = 0.9
@@ -49,6 +51,20 @@ class Wanted:
         """The engine asked for, or "auto"."""
         return str(getattr(self, service))
 
+    def with_file(self, service: str, said: Mapping[str, str]) -> Wanted:
+        """The same for one service, where nothing was said filled with what the settings file says of it."""
+        model = {"embedder": "embedding_model", "generator": "language_model"}.get(service)
+        port = said.get("weaviate_grpc_port")
+        filled: dict[str, str | int | None] = {
+            service: said.get("engine") if self.engine(service) == "auto" else None,
+            "ollama_url": self.ollama_url or said.get("ollama_url"),
+            "weaviate_url": self.weaviate_url or said.get("weaviate_url"),
+            "weaviate_grpc_port": self.weaviate_grpc_port or (int(port) if port else None),
+        }
+        if model:
+            filled[model] = getattr(self, model) or said.get("model")
+        return replace(self, **{name: value for name, value in filled.items() if value is not None})  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -79,10 +95,13 @@ class _Lacking(Exception):
         self.reason, self.problem, self.way = reason, problem, way
 
 
-def choose(wanted: Wanted, kept: dict[str, dict[str, str]]) -> dict[str, Choice]:
+def choose(wanted: Wanted, kept: dict[str, dict[str, str]], file: SettingsFile) -> dict[str, Choice]:
     """A choice for embedder, retriever and generator. Raises CommandError where an engine asked for or kept is away."""
     with ThreadPoolExecutor(max_workers=3) as pool:
-        found = {service: pool.submit(_choose, service, wanted, kept.get(service)) for service in _EMBEDDED}
+        found = {
+            service: pool.submit(_choose, service, wanted.with_file(service, file.of(service)), kept.get(service))
+            for service in _EMBEDDED
+        }
     return {service: choice.result() for service, choice in found.items()}
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +23,8 @@ DEFAULT = Path("~/.local/share/ragkeep")
 TENANT = "demo"
 # What the command may do; and what it might when it could not yet make collections.
 _ROLES, _FIRST_ROLES = ("reader", "editor", "admin"), ("reader", "editor")
+# Of what lies in a data folder; another one is refused.
+FORMAT = 1
 TenantOption = Annotated[str, typer.Option("--tenant", envvar="RAGKEEP_TENANT", help="Whose documents.")]
 
 
@@ -33,6 +38,10 @@ class Running:
     health: str  # of the plain HTTP health port, host:port
     engine: str
     why: str
+    since: float = 0.0  # seconds since 1970
+    restarts: int = 0
+    ended: str = ""  # how it ended, until it is started again
+    again_at: float = 0.0  # when that will be, seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,8 @@ class DataFolder:
         self.policy = self.path / "policy.json"
         self.store = self.path / "store"
         self.logs = self.path / "logs"
+        self.up_log = self.logs / "up.log"
+        self._format = self.path / "folder.json"
         self._state = self.path / "state.json"
         self._engines = self.path / "engines.json"
 
@@ -67,10 +78,33 @@ class DataFolder:
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise PermissionError(13, "Permission denied")
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
             raise CommandError(
                 "DATA_FOLDER_UNUSABLE",
                 f"The data folder {self.path} cannot be written: {error.strerror}. Choose another with --data DIR.",
             ) from None
+        self._check_format()
+
+    def _check_format(self) -> None:
+        """A folder of another version is never guessed at. Raises CommandError."""
+        found = _read(self._format)
+        if found is None:
+            # New, or begun before folders said what they are, which is format 1.
+            write_private(self._format, json.dumps({"format": FORMAT, "ragkeep": version("ragkeep")}).encode())
+            return
+        number = found.get("format") if isinstance(found, dict) else None
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise CommandError(
+                "DATA_FOLDER_UNUSABLE",
+                f"{self._format} is damaged. Choose another folder with --data DIR, or restore this one.",
+            )
+        if number != FORMAT:
+            raise CommandError(
+                "DATA_FOLDER_VERSION",
+                f"The data folder {self.path} is of format {number}, written by ragkeep {found.get('ragkeep', '?')}; this "
+                f"is {version('ragkeep')}, which knows format {FORMAT}. Use that version, or another folder with --data DIR.",
+            )
 
     def lock(self) -> int:
         """An open file that holds the folder's lock; the processes inherit it, so that it lasts as long as one of them.
@@ -162,10 +196,22 @@ def _read(path: Path) -> Any:
 
 def write_private(path: Path, content: bytes) -> None:
     """Writes a file that only its owner can read, whole or not at all."""
-    half = path.with_name(path.name + ".new")
-    half.unlink(missing_ok=True)
-    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    half.replace(path)
+    write_together({path: content})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Writes files that only their owner can read; where there is no room for one of them, all stay as they were."""
+    halves = {path: path.with_name(path.name + ".new") for path in files}
+    try:
+        for path, half in halves.items():
+            half.unlink(missing_ok=True)
+            with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(files[path])
+                file.flush()
+                os.fsync(file.fileno())
+        for path, half in halves.items():
+            half.replace(path)
+    except OSError:
+        for half in halves.values():
+            half.unlink(missing_ok=True)
+        raise

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ragkeep_client.supervision import keep_small
+
 # The gateway last: it starts when those that it calls are starting. It ends first, so that its calls can finish.
 ORDER = ("embedder", "retriever", "generator", "gateway")
 # Seconds from SIGTERM to SIGKILL; calls in flight may finish in less.
@@ -22,7 +24,8 @@ DRAIN_S = 8
 END_S = 10.0
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 _PASSED_ON_PREFIXES = ("RAGKEEP_", "OTEL_")
-_MAX_LOG_BYTES = 10 * 1024 * 1024
+# Said by the choice of engines alone.
+_DECIDED = frozenset(f"RAGKEEP_{name}" for name in ("ENGINE", "MODEL", "OLLAMA_URL", "WEAVIATE_URL", "WEAVIATE_GRPC_PORT"))
 _PR_SET_PDEATHSIG = 1
 
 
@@ -38,7 +41,7 @@ class Launch:
 def environment(settings: Mapping[str, str], outer: Mapping[str, str]) -> dict[str, str]:
     """A service's environment: its settings and a few of the user's variables; no proxy, no PYTHON..., nothing else."""
     base = {name: value for name, value in outer.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)}
-    return base | {"RAGKEEP_DRAIN_S": str(DRAIN_S)} | dict(settings)
+    return {name: value for name, value in base.items() if name not in _DECIDED} | dict(settings)
 
 
 def start(launch: Launch, *, lock: int, detached: bool) -> tuple[subprocess.Popen[bytes], int]:
@@ -47,9 +50,7 @@ def start(launch: Launch, *, lock: int, detached: bool) -> tuple[subprocess.Pope
     It has a session of its own, so that the terminal's Ctrl-C reaches `up` alone, and inherits the folder's lock. Unless
     detached it gets SIGTERM when `up` is gone, however that ended (Linux).
     """
-    with contextlib.suppress(FileNotFoundError):
-        if launch.log.stat().st_size > _MAX_LOG_BYTES:
-            launch.log.replace(launch.log.with_name(launch.log.name + ".1"))
+    keep_small(launch.log)
     descriptor = os.open(launch.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         log_start = os.fstat(descriptor).st_size
@@ -108,7 +109,8 @@ def is_ours(pid: int, began: str) -> bool:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return not Path("/proc/self/stat").exists()
-    return b"ragkeep" in command
+    # Empty for an instant while it is being started.
+    return not command or b"ragkeep" in command
 
 
 def end(processes: Mapping[str, tuple[int, str]], *, at_once: Callable[[], bool] = lambda: False) -> list[str]:

@@ -1,4 +1,5 @@
-"""One builder for every channel: mutual TLS, the service's own name verified, deadlines, request id, tracing, retries."""
+"""One builder for every channel: mutual TLS that follows its files, the service's own name verified, deadlines, request id,
+tracing, retries."""
 
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ import grpc
 from ragkeep_runtime.call import current_call
 from ragkeep_runtime.deadline import default_for, remaining
 from ragkeep_runtime.edge import REQUEST_ID_KEY, hop_error
+from ragkeep_runtime.rotation import FollowingChannel, InFlight
 from ragkeep_runtime.telemetry import client_span, end_client_span
-from ragkeep_runtime.tls import Identity, channel_credentials
+from ragkeep_runtime.tls import Identity
 
 MAX_MESSAGE_BYTES = 40 * 1024 * 1024
 # Every unary method of the contract may be sent again; streams are not retried after their first message.
@@ -39,11 +41,11 @@ _SERVICE_CONFIG = {
 }
 
 
-def open_channel(target: str, name: str, identity: Identity, trust_domain: str = "ragkeep.internal") -> grpc.aio.Channel:
+def open_channel(target: str, name: str, identity: Identity, trust_domain: str = "ragkeep.internal") -> FollowingChannel:
     """A channel to the service `name` at `target` (host:port, or dns:///host:port for every replica behind a name).
 
     Whatever address it dials, the server must show a certificate for `<name>.<trust_domain>`. Every call gets a deadline:
-    the method's default, less where the call being served has less left.
+    the method's default, less where the call being served has less left. Changed certificate files are taken over.
     """
     options: list[tuple[str, Any]] = [
         ("grpc.default_authority", f"{name}.{trust_domain}"),
@@ -59,11 +61,18 @@ def open_channel(target: str, name: str, identity: Identity, trust_domain: str =
         # No proxy of the environment comes between two processes of ours.
         ("grpc.enable_http_proxy", 0),
     ]
-    credentials = channel_credentials(identity)
-    return grpc.aio.secure_channel(target, credentials, options=options, interceptors=[_Unary(), _Stream()])
+
+    def open_with(credentials: grpc.ChannelCredentials, in_flight: InFlight) -> grpc.aio.Channel:
+        interceptors: list[grpc.aio.ClientInterceptor] = [_Unary(in_flight), _Stream(in_flight)]
+        return grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
+
+    return FollowingChannel(name, identity, open_with)
 
 
 class _Outgoing:
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
+
     async def _send(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
         method = details.method.decode() if isinstance(details.method, bytes) else details.method
         serving = current_call.get()
@@ -74,14 +83,17 @@ class _Outgoing:
             metadata.add(REQUEST_ID_KEY, serving.request_id if serving else uuid.uuid4().hex)
         for key, value in carrier.items():
             metadata.add(key, value)
+        self._in_flight.begin()
         try:
             timeout = remaining(details.timeout if details.timeout is not None else default_for(method))
             call = await continuation(details._replace(timeout=timeout, metadata=metadata), request)
         except BaseException:
+            self._in_flight.end()
             end_client_span(current, grpc.StatusCode.CANCELLED)
             raise
 
         def done(finished: Any) -> None:
+            self._in_flight.end()
             # A callback: nothing to detach, streams included. The code is there already, so reading it does not wait.
             end_client_span(current, _code_of(finished))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ragkeep_runtime.tls import Identity
 
@@ -46,3 +48,24 @@ def read_settings(cls: type[S]) -> S:
             name = "RAGKEEP_" + "_".join(str(part) for part in problem["loc"]).upper()
             print(f"{name}: {problem['msg']}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def problems_of(cls: type[ProcessSettings], values: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(setting, what is wrong with it) of the values that a process would be started with. No environment is read."""
+    try:
+        _given(cls)(**values)
+    except ValidationError as error:
+        return [(str(problem["loc"][0]), problem["msg"]) for problem in error.errors()]
+    return []
+
+
+@functools.cache
+def _given(cls: type[ProcessSettings]) -> Callable[..., ProcessSettings]:
+    class Given(cls):  # type: ignore[valid-type, misc]
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings,)
+
+    return Given

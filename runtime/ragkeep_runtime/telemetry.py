@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping
+import ssl
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,12 +16,12 @@ import grpc
 from opentelemetry import propagate, trace
 from opentelemetry.propagators.textmap import CarrierT
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
-from ragkeep_runtime.tls import Identity
+from ragkeep_runtime.tls import Identity, channel_credentials
 
 _tracer = trace.get_tracer("ragkeep")
 
@@ -38,13 +39,16 @@ def configure_telemetry(service: str, endpoint: str, identity: Identity | None) 
     # Imported only where a collector is named: it costs 100 ms.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
+    exporter: SpanExporter
     url = urlsplit(endpoint)
     if url.scheme == "http" and _is_loopback(url.hostname or ""):
         exporter = OTLPSpanExporter(endpoint=endpoint, insecure=True, timeout=2)
     elif url.scheme == "https" and identity is not None:
-        key, cert, ca = identity.read()
-        credentials = grpc.ssl_channel_credentials(ca, key, cert)
-        exporter = OTLPSpanExporter(endpoint=endpoint, credentials=credentials, timeout=2)
+
+        def open_exporter() -> SpanExporter:
+            return OTLPSpanExporter(endpoint=endpoint, credentials=channel_credentials(identity), timeout=2)
+
+        exporter = _Following(identity, open_exporter)
     else:
         raise ValueError("RAGKEEP_OTLP_ENDPOINT must be https://host:port, or http:// on loopback")
     processor = BatchSpanProcessor(exporter, schedule_delay_millis=500)
@@ -56,6 +60,31 @@ def configure_telemetry(service: str, endpoint: str, identity: Identity | None) 
         exporter.shutdown()
 
     return end
+
+
+class _Following(SpanExporter):
+    """Exports with the certificates that are in force: an exporter is made anew when the files change. Runs on the
+    processor's own thread."""
+
+    def __init__(self, identity: Identity, open_exporter: Callable[[], SpanExporter]) -> None:
+        self._identity = identity
+        self._open = open_exporter
+        self._seen = identity.stamp()
+        self._exporter = open_exporter()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """See SpanExporter."""
+        with contextlib.suppress(OSError, ssl.SSLError):  # half written: at the next export
+            stamp = self._identity.stamp()
+            if stamp != self._seen:
+                renewed = self._open()
+                self._exporter.shutdown()
+                self._exporter, self._seen = renewed, stamp
+        return self._exporter.export(spans)
+
+    def shutdown(self) -> None:
+        """See SpanExporter."""
+        self._exporter.shutdown()
 
 
 def _is_loopback(host: str) -> bool:

@@ -21,10 +21,14 @@ class Identity:
 
     def read(self) -> tuple[bytes, bytes, bytes]:
         """(key, certificate, authorities). Raises OSError or ssl.SSLError where they are missing, torn or do not match."""
+        before = self.stamp()
         check = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         check.load_cert_chain(self.cert, self.key)
         check.load_verify_locations(self.ca)
-        return self.key.read_bytes(), self.cert.read_bytes(), self.ca.read_bytes()
+        found = self.key.read_bytes(), self.cert.read_bytes(), self.ca.read_bytes()
+        if self.stamp() != before:
+            raise OSError("the certificate files changed while they were read")
+        return found
 
     def stamp(self) -> tuple[tuple[int, int], ...]:
         """Changes when one of the files does."""

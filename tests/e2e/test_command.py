@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import free_port
+from tests.stack import free_ports
 
 pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite"), pytest.mark.engine("quote")]
 SAMPLE = Path("examples/service_tickets.csv")
@@ -48,9 +48,9 @@ class Command:
 def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """A running installation with the sample in it."""
     found = Command(tmp_path_factory.mktemp("e2e"))
-    base, health = free_port() % 20000 + 20000, free_port() % 20000 + 40000
+    first = free_ports(8)
     try:
-        found("up", "--detach", "--ports", str(base), "--health-ports", str(health))
+        found("up", "--detach", "--ports", str(first), "--health-ports", str(first + 4))
         found("import", str(SAMPLE))
         yield found
     finally:

@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 
 from ragkeep_client.certificates import CLI_FILE, SERVICES, Certificates
+from ragkeep_client.output import CommandError
 
 NOW = dt.datetime.now(dt.UTC)
 
@@ -116,3 +117,70 @@ def test_a_torn_or_foreign_leaf_is_made_anew(certificates: Certificates) -> None
     certificates.files("gateway")[1].unlink()
     assert certificates.ensure() == ["embedder", "retriever", "gateway"]
     assert handshake(certificates, "gateway", "localhost") == "TLSv1.3"
+
+
+def test_certificates_are_shown_with_who_until_when_and_of_whom(certificates: Certificates) -> None:
+    """The authority first; nothing is wrong with new ones."""
+    shown = certificates.show()
+    assert [one.name for one in shown] == ["ca", *SERVICES, CLI_FILE]
+    by_name = {one.name: one for one in shown}
+    assert by_name["gateway"].uri == "spiffe://ragkeep.internal/gateway"
+    assert by_name["gateway"].dns == ("gateway.ragkeep.internal", "localhost")
+    assert by_name["embedder"].issuer == by_name["ca"].issuer
+    assert {one.fault for one in shown} == {""}
+
+
+@pytest.mark.parametrize(("hours", "words"), [(-4, "not valid yet"), (24 * 366, "expired")])
+def test_a_clock_that_is_far_off_is_named(certificates: Certificates, hours: int, words: str) -> None:
+    """A handshake alone would not say why it failed."""
+    shown = certificates.show(NOW + dt.timedelta(hours=hours))
+    assert all(words in one.fault for one in shown if one.name != "ca")
+
+
+def test_a_leaf_of_another_authority_is_named(certificates: Certificates, tmp_path: Path) -> None:
+    """As when files of two folders were mixed."""
+    other = Certificates(tmp_path / "other")
+    other.ensure()
+    certificates.files("embedder")[0].write_bytes(other.files("embedder")[0].read_bytes())
+    faults = {one.name: one.fault for one in certificates.show() if one.fault}
+    assert faults == {"embedder": "it is of another authority"}
+
+
+def test_a_clock_that_was_an_hour_ahead_and_is_set_right_does_no_harm(tmp_path: Path) -> None:
+    """Certificates are valid from three hours before they were made."""
+    made = Certificates(tmp_path / "ahead")
+    made.ensure(NOW + dt.timedelta(hours=1))
+    assert handshake(made, "gateway", "localhost") == "TLSv1.3"
+    assert made.ensure(NOW) == []
+
+
+def test_a_clock_that_was_a_day_ahead_costs_new_certificates_at_the_next_start(tmp_path: Path) -> None:
+    """The authority's own is not valid yet either, so all are new."""
+    made = Certificates(tmp_path / "ahead")
+    made.ensure(NOW + dt.timedelta(days=1))
+    assert made.ensure(NOW) == ["ca", *SERVICES, CLI_FILE]
+    assert handshake(made, "gateway", "localhost") == "TLSv1.3"
+
+
+def test_renewed_leaves_are_new_and_of_the_same_authority(certificates: Certificates) -> None:
+    """What trusts the authority needs nothing new."""
+    before = {one.name: one.serial for one in certificates.show()}
+    assert certificates.renew() == [*SERVICES, CLI_FILE]
+    after = {one.name: one.serial for one in certificates.show()}
+    assert after["ca"] == before["ca"]
+    assert all(after[name] != before[name] for name in (*SERVICES, CLI_FILE))
+    assert handshake(certificates, "gateway", "localhost") == "TLSv1.3"
+
+
+def test_while_all_runs_only_leaves_near_their_end_are_made_anew(certificates: Certificates) -> None:
+    """The authority stays: to change it needs a start."""
+    assert certificates.renew_due() == []
+    assert certificates.renew_due(NOW + dt.timedelta(days=340)) == [*SERVICES, CLI_FILE]
+    assert certificates.renew_due(NOW + dt.timedelta(days=3400)) == []
+
+
+def test_without_an_authority_nothing_is_renewed(certificates: Certificates) -> None:
+    """The way out is told."""
+    certificates.ca.unlink()
+    with pytest.raises(CommandError, match="ragkeep up"):
+        certificates.renew()

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from ragkeep_client.folder import DataFolder
+from ragkeep_client.launching import addresses_of, own_settings
+from ragkeep_client.settings import SettingsFile, check, resolve
 from ragkeep_embedder.settings import Settings as EmbedderSettings
 from ragkeep_gateway.settings import Settings as GatewaySettings
 from ragkeep_generator.settings import Settings as GeneratorSettings
@@ -49,3 +52,14 @@ def test_the_schema_on_the_page_is_one_and_every_key_has_its_row() -> None:
     whole = write_schema(Schema("a", (one,), "{f}", "f", 100, 200, "{passages} {question}", 0.5, 0.5, 10, 10, 10, "rq"))
     for key in re.findall(r"(\w+):", whole):
         assert key in ("a", "f") or f"`{key}`" in page or f"{key}:" in page, key
+
+
+def test_the_example_of_a_settings_file_is_right(tmp_path: Path) -> None:
+    """As a reader copies it from docs/settings.md."""
+    text = Path("docs/settings.md").read_text().partition("```toml")[2].partition("```")[0]
+    (tmp_path / "ragkeep.toml").write_text(text)
+    file = SettingsFile.read(tmp_path)
+    own = own_settings(DataFolder(tmp_path), addresses_of(50061, 9161))
+    check(file, resolve(file, {}, own, {}))
+    assert file.of("generator")["num_ctx"] == "16384"
+    assert file.up == {"ports": 50061, "health_ports": 9161}

@@ -36,7 +36,7 @@ def _stop(folder: DataFolder) -> list[dict[str, object]]:
     processes = {service: (one.pid, one.started) for service, one in state.services.items()}
     alive = {service: process for service, process in processes.items() if is_ours(*process)}
     parent = (state.up_pid, state.up_started)
-    if not state.detached and is_ours(*parent):
+    if is_ours(*parent):
         # It watches them: it must end them itself, else it would report that they died.
         os.kill(state.up_pid, signal.SIGTERM)
         until = time.monotonic() + END_S + 3

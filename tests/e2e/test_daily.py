@@ -1,0 +1,258 @@
+"""`ragkeep up` for daily use, as its user types it: status, logs, what happens when a process dies."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ragkeep_client.certificates import Certificates
+from tests.e2e.test_command import Command
+from tests.stack import free_ports
+
+pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite"), pytest.mark.engine("quote")]
+
+TICKETS = """ticket_id,title,description,solution,category
+{id},VPN error 809 after an update,It stops with error 809.,Set AssumeUDPEncapsulationContextOnSendRule to 2.,网络与VPN
+"""
+
+
+def ports() -> list[str]:
+    """Options for ports of one's own."""
+    first = free_ports(8)
+    return ["--ports", str(first), "--health-ports", str(first + 4)]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """A running installation with a ticket in it."""
+    found = Command(tmp_path_factory.mktemp("daily"))
+    (found.folder / "one.csv").write_text(TICKETS.format(id="T-1042"))
+    try:
+        found("up", "--detach", *ports())
+        found("import", str(found.folder / "one.csv"))
+        yield found
+    finally:
+        found("down")
+
+
+def processes(command: Command, code: int = 0) -> dict[str, dict[str, object]]:
+    """What `ragkeep status` says of each."""
+    found = [line["process"] for line in command.lines("status", code=code) if "process" in line]
+    return {str(one["service"]): one for one in found}  # type: ignore[index]
+
+
+def wait_until_ready(command: Command) -> dict[str, dict[str, object]]:
+    """Fails where not all are ready again in half a minute."""
+    for _ in range(100):
+        ran = subprocess.run(
+            [str(Path(sys.executable).with_name("ragkeep")), "status", "--json"],
+            env=command.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode == 0:
+            return processes(command)
+        time.sleep(0.3)
+    pytest.fail(f"not ready: {ran.stdout}")
+
+
+def test_status_says_how_each_process_is(command: Command) -> None:
+    """For people and for machines; exit code 0 where all are ready."""
+    found = processes(command)
+    assert list(found) == ["gateway", "generator", "retriever", "embedder"]
+    for one in found.values():
+        assert one["ready"] is True
+        assert Path(f"/proc/{one['pid']}").exists()
+        assert str(one["address"]).startswith("127.0.0.1:")
+    text = command("status").stdout
+    assert "sqlite" in text
+    assert text.count(" ready ") == 4
+
+
+def test_logs_are_readable_and_json_is_as_it_was_written(command: Command) -> None:
+    """Time, level, who, event, keys."""
+    text = command("logs", "gateway", "--lines", "200").stdout
+    assert "call_finished" in text
+    assert "outcome=OK" in text
+    assert "embedder " not in text
+    events = command.lines("logs", "--lines", "500")
+    assert {event["service"] for event in events} == {"gateway", "embedder", "retriever", "generator", "up"}
+    stamps = [str(event["timestamp"])[:19] for event in events]
+    assert stamps == sorted(stamps)
+    assert len(command.lines("logs", "--lines", "3")) == 3
+
+
+def test_logs_follow(command: Command) -> None:
+    """A call that comes later is shown, until Ctrl-C."""
+    ragkeep = str(Path(sys.executable).with_name("ragkeep"))
+    arguments = [ragkeep, "logs", "gateway", "-f", "--lines", "0", "--json"]
+    with subprocess.Popen(arguments, env=command.env, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        time.sleep(1.5)
+        command("search", "VPN error 809")
+        while True:
+            event = json.loads(following.stdout.readline())
+            if event["event"] == "call_finished":
+                break
+        following.send_signal(signal.SIGINT)
+        assert following.wait(10) == 0
+    assert event["method"].endswith("/Search")
+
+
+def test_a_process_that_died_is_started_again_and_it_is_said(command: Command) -> None:
+    """In status and in the log; calls work again."""
+    before = processes(command)
+    os.kill(int(str(before["retriever"]["pid"])), signal.SIGKILL)
+    for _ in range(50):
+        found = processes(command, code=0 if processes_ready(command) else 1)
+        if found["retriever"]["ready"] is not True:
+            break
+        time.sleep(0.05)
+    after = wait_until_ready(command)
+    assert after["retriever"]["restarts"] == 1
+    assert after["retriever"]["pid"] != before["retriever"]["pid"]
+    assert after["gateway"]["pid"] == before["gateway"]["pid"]
+    told = {event["event"]: event for event in command.lines("logs", "up")}
+    assert told["process_died"]["how"] == "was ended by SIGKILL"
+    assert told["process_restarted"]["of"] == "retriever"
+    assert "T-1042" in command("search", "VPN error 809").stdout
+
+
+def processes_ready(command: Command) -> bool:
+    """Whether `ragkeep status` exits with 0 now."""
+    ragkeep = str(Path(sys.executable).with_name("ragkeep"))
+    return subprocess.run([ragkeep, "status"], env=command.env, capture_output=True, check=False).returncode == 0
+
+
+def test_certificates_are_renewed_under_what_runs(command: Command) -> None:
+    """No restart: each process shows its new one, and questions are answered with them."""
+    before = {line["certificate"]["name"]: line["certificate"] for line in command.lines("certs", "show")}  # type: ignore[index]
+    pids = {name: one["pid"] for name, one in processes(command).items()}
+    renewed = [line["renewed"] for line in command.lines("certs", "renew")]
+    assert {one["name"]: one["taken_over"] for one in renewed} == {  # type: ignore[index]
+        "embedder": True, "retriever": True, "generator": True, "gateway": True, "cli": None,
+    }  # fmt: skip
+    after = {line["certificate"]["name"]: line["certificate"] for line in command.lines("certs", "show")}  # type: ignore[index]
+    assert after["ca"] == before["ca"]
+    assert all(after[name]["serial"] != before[name]["serial"] for name in after if name != "ca")
+    assert "T-1042" in command("search", "VPN error 809").stdout
+    assert {name: one["pid"] for name, one in processes(command).items()} == pids
+    text = command("certs", "show").stdout
+    assert "spiffe://ragkeep.internal/caller/local/cli" in text
+    assert "ragkeep local authority" in text
+
+
+def test_certificates_of_a_wrong_clock_are_named_and_renewed(command: Command) -> None:
+    """Made while the clock was four hours ahead: nobody accepts them yet, and the command says so instead of "handshake"."""
+    ahead = dt.datetime.now(dt.UTC) + dt.timedelta(hours=4)
+    Certificates(command.folder / "data" / "certificates").renew(ahead)
+    ran = command("search", "VPN error 809", code=1)
+    assert "it is not valid yet" in ran.stderr
+    assert "ragkeep certs renew" in ran.stderr
+    assert "cli: it is not valid yet" in command("certs", "show", code=1).stdout
+    command("certs", "renew")
+    assert "T-1042" in command("search", "VPN error 809").stdout
+
+
+def test_in_the_foreground_a_death_is_said_at_once(tmp_path: Path) -> None:
+    """On the terminal that `up` runs in."""
+    command = Command(tmp_path)
+    ragkeep = str(Path(sys.executable).with_name("ragkeep"))
+    with (tmp_path / "out").open("w") as out:
+        up = subprocess.Popen([ragkeep, "up", *ports()], env=command.env, stdout=out, stderr=out)
+    try:
+        wait_until_ready(command)
+        os.kill(int(str(processes(command)["generator"]["pid"])), signal.SIGKILL)
+        for _ in range(100):
+            if "started again" in (tmp_path / "out").read_text():
+                break
+            time.sleep(0.1)
+        wait_until_ready(command)
+    finally:
+        up.send_signal(signal.SIGINT)
+        assert up.wait(20) == 0
+    text = (tmp_path / "out").read_text()
+    assert "The generator was ended by SIGKILL; it starts again in 1 s." in text
+    assert "The generator was started again." in text
+    command("status", code=1)
+
+
+def test_what_runs_outlives_up_itself_and_down_ends_it(tmp_path: Path) -> None:
+    """Detached, a killed `up` takes nothing with it; status says that nothing is started again now."""
+    command = Command(tmp_path)
+    command("up", "--detach", *ports())
+    try:
+        line = command.lines("status")[-1]["status"]
+        assert line["up"]["watches"] is True  # type: ignore[index]
+        os.kill(line["up"]["pid"], signal.SIGKILL)  # type: ignore[index]
+        time.sleep(0.5)
+        assert command.lines("status")[-1]["status"]["up"]["watches"] is False  # type: ignore[index]
+        assert "nothing starts again what dies" in command("status").stdout
+        assert command.lines("up", code=1)[-1]["error"]["reason"] == "ALREADY_RUNNING"  # type: ignore[index]
+    finally:
+        stopped = command.lines("down")[-1]["stopped"]
+    assert len(stopped) == 4  # type: ignore[arg-type]
+    assert "Nothing was running" in command("down").stdout
+
+
+def test_a_start_that_fails_is_an_error_up_front_and_leaves_nothing(tmp_path: Path) -> None:
+    """Detached too: the exit code and the last lines of its log come back to the terminal."""
+    command = Command(tmp_path)
+    command.env["RAGKEEP_OTLP_ENDPOINT"] = "http://collector.example:4317"
+    ran = command("up", "--detach", *ports(), code=1)
+    assert "RAGKEEP_OTLP_ENDPOINT must be https" in ran.stderr
+    assert "ended with exit code 1" in ran.stderr
+    assert "Nothing was running" in command("down").stdout
+
+
+def test_settings_come_from_a_file_and_wrong_ones_stop_the_start(tmp_path: Path) -> None:
+    """Ports from the file too; each value with where it came from; all that is wrong before anything starts."""
+    command = Command(tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    first = free_ports(8)
+    text = f"[up]\nports = {first}\nhealth_ports = {first + 4}\n[gateway]\ndefault_limit = 3\n[embedder]\nconcurrent = "
+    (data / "ragkeep.toml").write_text(text + "0\n")
+    command.env["RAGKEEP_WAITING"] = "many"
+    ran = command("up", "--detach", code=1)
+    assert "2 settings are wrong; nothing was started." in ran.stderr
+    assert "[embedder] concurrent: " in ran.stderr
+    assert "RAGKEEP_WAITING: " in ran.stderr
+    assert not (data / "logs" / "embedder.log").exists()
+    assert "SETTINGS_WRONG" in command("config", "show", "--json", code=1).stdout
+
+    (data / "ragkeep.toml").write_text(text + "2\n")
+    command.env["RAGKEEP_WAITING"] = "9"
+    try:
+        command("up", "--detach")
+        assert processes(command)["gateway"]["address"] == f"127.0.0.1:{first}"
+        shown = [line["setting"] for line in command.lines("config", "show")]
+        found = {(one["service"], one["name"]): (one["value"], one["source"]) for one in shown}  # type: ignore[index]
+        assert found["gateway", "default_limit"] == ("3", "file")
+        assert found["embedder", "concurrent"] == ("2", "file")
+        assert found["embedder", "waiting"] == ("9", "environment")
+        assert found["retriever", "engine"] == ("sqlite", "chosen at first start")
+        assert found["generator", "num_ctx"] == ("8192", "default")
+        pid = processes(command)["embedder"]["pid"]
+        given = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        assert {"RAGKEEP_CONCURRENT=2", "RAGKEEP_WAITING=9", "RAGKEEP_ENGINE=e5"} <= set(given)
+        assert "default_limit" in command("config", "show", "gateway").stdout
+    finally:
+        command("down")
+
+
+def test_without_an_installation_status_and_logs_say_so(tmp_path: Path) -> None:
+    """With the way out."""
+    command = Command(tmp_path)
+    assert "ragkeep up" in command("status", code=1).stderr
+    assert command.lines("logs", code=1)[0]["error"]["reason"] == "NOT_RUNNING"  # type: ignore[index]

@@ -1,0 +1,44 @@
+"""The generator's own process with a language model that takes its time: for what happens during a long answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from ragkeep.generator.v1 import generator_pb2, generator_pb2_grpc
+from ragkeep_generator.language_model import Delta, End, Finish, ModelInfo, Question
+from ragkeep_generator.service import GeneratorService
+from ragkeep_generator.settings import Settings
+from ragkeep_runtime.gate import Gate
+from ragkeep_runtime.process import Server, run
+
+WORDS, PAUSE_S = 120, 0.05
+
+
+class Slow:
+    """Six seconds for an answer."""
+
+    async def model(self) -> ModelInfo:
+        """Always there."""
+        return ModelInfo("quote", "slow", "", 0)
+
+    async def answer(self, question: Question) -> AsyncIterator[Delta | End]:
+        """Numbered words, so that a lost one is seen."""
+        for number in range(WORDS):
+            await asyncio.sleep(PAUSE_S)
+            yield Delta(f"{number} ")
+        yield End(Finish.STOP, quoted=True, used=tuple(passage.number for passage in question.passages))
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+async def build(settings: Settings, server: Server) -> None:
+    """As the generator's own composition root, with the slow model."""
+    descriptor = generator_pb2.DESCRIPTOR.services_by_name["GeneratorService"]
+    service = GeneratorService(Slow(), Gate("language model", concurrent=64, waiting=64))
+    server.add(descriptor, generator_pb2_grpc.add_GeneratorServiceServicer_to_server, service)
+
+
+if __name__ == "__main__":
+    run("generator", Settings, build)
