@@ -90,9 +90,7 @@ class DataFolder:
         """A folder of another version is never guessed at. Raises CommandError."""
         found = _read(self._format)
         if found is None:
-            # New, or begun before folders said what they are, which is format 1.
-            write_private(self._format, json.dumps({"format": FORMAT, "ragkeep": version("ragkeep")}).encode())
-            return
+            return  # new, or begun before folders said what they are, which is format 1; `lock` writes it
         number = found.get("format") if isinstance(found, dict) else None
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise CommandError(
@@ -123,6 +121,9 @@ class DataFolder:
                 f"ragkeep is running on {self.path} already{where}. Stop it with `ragkeep down --data {self.path}`, "
                 "or start another one with its own --data and --ports.",
             ) from None
+        if not self._format.exists():
+            # Under the lock: two first starts at once would write the same file.
+            write_private(self._format, json.dumps({"format": FORMAT, "ragkeep": version("ragkeep")}).encode())
         return descriptor
 
     def state(self) -> State | None:

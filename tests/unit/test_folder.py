@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +27,10 @@ def room_for(size: int) -> Iterator[None]:
 
 
 def test_a_new_folder_says_its_format(tmp_path: Path) -> None:
-    """And is taken again."""
+    """Written under its lock, and taken again."""
     folder = DataFolder(tmp_path / "data")
     folder.prepare()
+    os.close(folder.lock())
     assert json.loads((folder.path / "folder.json").read_text())["format"] == 1
     folder.prepare()
 
@@ -38,8 +40,8 @@ def test_a_folder_from_before_formats_were_written_is_of_the_first(tmp_path: Pat
     folder = DataFolder(tmp_path / "data")
     folder.prepare()
     folder.write_engines({"embedder": {"engine": "e5"}})
-    (folder.path / "folder.json").unlink()
     folder.prepare()
+    os.close(folder.lock())
     assert folder.engines() == {"embedder": {"engine": "e5"}}
     assert json.loads((folder.path / "folder.json").read_text())["format"] == 1
 
