@@ -16,8 +16,8 @@ from ragkeep_client.calls import SERVICE_TICKETS, writable
 from ragkeep_client.collection_calls import CollectionCalls
 from ragkeep_client.document_calls import DocumentCalls
 from ragkeep_client.events import Event, Outcome, Source, event_from, source_from
-from ragkeep_client.importer import Importer
-from ragkeep_client.values import Document, Filter, filter_message
+from ragkeep_client.importer import AnyDocument, Importer
+from ragkeep_client.values import Filter, filter_message
 from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.edge import has_reason
 from ragkeep_runtime.errors import DeadlineExceeded, InvalidRequest, NotReady, from_rpc_error
@@ -134,19 +134,21 @@ class Client(CollectionCalls, DocumentCalls):
 
     def import_documents(
         self,
-        documents: Iterable[Document] | AsyncIterable[Document],
+        documents: Iterable[AnyDocument] | AsyncIterable[AnyDocument],
         *,
         collection: str = SERVICE_TICKETS,
+        dry_run: bool = False,
         in_flight: int = 3,
         timeout_s: float = 120.0,
     ) -> AsyncGenerator[Outcome]:
         """Imports as many documents as there are, a few batches at a time, and yields an outcome for each as it is known.
 
-        Documents are read only as fast as they are taken in. An import that broke is resumed by running it again.
+        Documents are read only as fast as they are taken in. An import that broke is resumed by running it again. With
+        `dry_run` nothing is embedded or stored, and the outcomes say what would become of the documents.
         """
 
         async def send(batch: Sequence[types_pb2.Document]) -> Sequence[types_pb2.Outcome]:
-            request = gateway_pb2.ImportDocumentsRequest(collection=collection, documents=batch)
+            request = gateway_pb2.ImportDocumentsRequest(collection=collection, documents=batch, dry_run=dry_run)
             with self._errors():
                 response = await self._stub.ImportDocuments(request, timeout=timeout_s, metadata=self._metadata)
             return response.outcomes

@@ -1,271 +1,280 @@
-"""CSV read as bytes, record by record: a bad byte spoils its own row, and a file of any size needs the memory of one row."""
+"""CSV and TSV read as bytes, record by record: a bad byte spoils its own row, and any size needs the memory of one row."""
 
 from __future__ import annotations
 
 import codecs
-import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
-# A document is at most 1 MiB; a record that is longer is a quote that was never closed.
+from ragkeep_client.encoding import is_chinese, recognised
+from ragkeep_client.lines import BLOCK, Lines
+from ragkeep_client.mapping import Mapping
+from ragkeep_client.rows import REASON_COLUMN, BadRow, Row, UnreadableFile, shown
+from ragkeep_client.source import OpenFile
+
+# A document is at most 1 MiB; of a longer record only its end is looked for.
 MAX_RECORD_BYTES = 2 * 1024 * 1024
-_BLOCK = 256 * 1024
-_SAMPLE_LINES = 20_000
-# Largest share of rare ideographs in a text that is taken for Chinese: other encodings' bytes, read as GB18030, are
-# mostly such; traditional characters, which count as rare here, are about a third of a traditional text.
-_RARE = 0.4
-
-
-class UnreadableFile(Exception):
-    """The file as a whole cannot be imported. `message` says why and what to do."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A record that could be read."""
-
-    line: int  # of the file, where the record begins; from 1
-    cells: dict[str, str]  # by the header's names, in lower case
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A record that could not."""
-
-    line: int
-    message: str
+_TOO_LARGE = f"The row is larger than {MAX_RECORD_BYTES} bytes."
+_DELIMITERS = {"csv": b",", "tsv": b"\t"}
+_QUOTED = re.compile(rb'"[^"]*"')
 
 
 class CsvFile:
     """An open file with a header. `rows` may be walked once; `bytes_read` tells how far that is."""
 
-    def __init__(self, file: BinaryIO, columns: list[str], encoding: str, codec: str, size: int) -> None:
-        self.columns = columns
-        self.encoding = encoding  # as people call it
-        self.size = size  # bytes
+    def __init__(self, file: OpenFile, lines: Lines, name: str, format_: str, encoding: str, codec: str) -> None:
+        self.format = format_
+        self.encoding = encoding
+        self.size = file.size
         self.bytes_read = 0
-        self._file = file
+        self.columns: list[str] = []  # under their new names
+        self.ignored: dict[str, None] = {}
+        self._lines = lines
+        self._name = name
         self._codec = codec
-        self._line = 1  # the next one's number
+        self._delimiter = _DELIMITERS[format_]
+        self._head = b""
+        self._first_cell = re.compile(rb'\A(?:"[^"]*(?:""[^"]*)*"|[^"%b]*)%b' % (self._delimiter, self._delimiter))
 
     @classmethod
-    def open(cls, path: Path, needed: tuple[str, ...]) -> CsvFile:
-        """Opens a file that has the columns needed. Raises UnreadableFile."""
-        try:
-            file = path.open("rb")
-        except OSError as error:
-            raise UnreadableFile("FILE_UNREADABLE", f"{path} cannot be read: {error.strerror or error}.") from None
-        try:
-            return cls._begin(file, path, needed)
-        except OSError as error:
-            file.close()
-            raise UnreadableFile("FILE_UNREADABLE", f"{path} cannot be read: {error.strerror or error}.") from None
-        except BaseException:
-            file.close()
-            raise
-
-    @classmethod
-    def _begin(cls, file: BinaryIO, path: Path, needed: tuple[str, ...]) -> CsvFile:
+    def begin(cls, file: OpenFile, name: str, format_: str, needed: tuple[str, ...], mapping: Mapping) -> CsvFile:
+        """Reads the header of a file that has the columns needed. Raises UnreadableFile."""
         wanted = f"Needed are the columns {', '.join(needed)}"
-        if not file.seekable():
-            raise UnreadableFile("FILE_UNREADABLE", f"{path} is not a regular file.")
-        size = os.fstat(file.fileno()).st_size
-        start = file.read(_BLOCK)
-        file.seek(0)
+        lines = Lines(file)
+        start = lines.peek(BLOCK)
         if not start.strip(b"\xef\xbb\xbf \t\r\n"):
-            raise UnreadableFile("COLUMNS_MISSING", f"{path} is empty. {wanted}; found is none.")
-        _refuse_binary(path, start, wanted)
-        encoding, codec, skip = _encoding(file)
-        file.seek(skip)
-        opened = cls(file, [], encoding, codec, size)
-        header = opened._record()
-        if isinstance(header, _Cells):
-            try:
-                opened.columns = [cell.decode(codec).strip().lower() for cell in header.cells]
-            except UnicodeDecodeError:
-                raise UnreadableFile("COLUMNS_MISSING", f"{path}: the first line is no text. {wanted}.") from None
-        missing = [name for name in needed if name not in opened.columns]
-        found = ", ".join(_shown(name) for name in opened.columns[:50]) or "none"
-        if missing:
-            raise UnreadableFile("COLUMNS_MISSING", f"{path} lacks {', '.join(missing)}. {wanted}; found: {found}.")
-        twice = sorted({name for name in needed if opened.columns.count(name) > 1})
-        if twice:
-            raise UnreadableFile("COLUMNS_MISSING", f"{path} has the column {', '.join(twice)} twice. Found: {found}.")
+            raise UnreadableFile("COLUMNS_MISSING", f"{name} is empty. {wanted}; found is none.")
+        cr_only = _refuse_binary(name, format_, start, wanted)
+        encoding, codec, skip = recognised(file, start)
+        if file.seekable:
+            file.seek(0)
+            lines = Lines(file)
+            lines.peek(skip)
+        lines.any_end = cr_only
+        lines.skip(skip)
+        opened = cls(file, lines, name, format_, encoding, codec)
+        opened._read_header(needed, mapping, wanted)
         return opened
 
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+    def _read_header(self, needed: tuple[str, ...], mapping: Mapping, wanted: str) -> None:
+        header = self._record()
+        names: list[str] = []
+        if isinstance(header, _Cells):
+            self._head = header.raw
+            try:
+                names = [cell.decode(self._codec).strip().lower() for cell in header.cells]
+            except UnicodeDecodeError:
+                raise UnreadableFile("COLUMNS_MISSING", f"{self._name}: the first line is no text. {wanted}.") from None
+        self.columns = mapping.renamed(names)
+        missing = [name for name in needed if name not in self.columns]
+        found = ", ".join(shown(name) for name in names[:50]) or "none"
+        if missing:
+            raise UnreadableFile(
+                "COLUMNS_MISSING",
+                f"{self._name} lacks {', '.join(missing)}. {wanted}; found: {found}. --mapping old=new renames a column.",
+            )
+        twice = sorted({name for name in self.columns if name in mapping.columns and self.columns.count(name) > 1})
+        if twice:
+            raise UnreadableFile("COLUMNS_MISSING", f"{self._name} has the column {', '.join(twice)} twice. Found: {found}.")
+        self.ignored = {
+            name: None
+            for name, new in zip(names, self.columns, strict=True)
+            if new not in mapping.columns and name and new != REASON_COLUMN
+        }
 
     def rows(self) -> Iterator[Row | BadRow]:
         """Each record after the header. Blank lines are passed over."""
         while (record := self._record()) is not None:
-            self.bytes_read = self._file.tell()
+            self.bytes_read = self._lines.position
             if isinstance(record, BadRow):
                 yield record
+                if record.fatal:
+                    return
             elif record.cells != [b""]:
                 yield self._row(record)
+
+    def rejected_head(self) -> bytes:
+        """The header with the reason's column before it."""
+        bom = codecs.BOM_UTF8 if self.encoding == "UTF-8 with BOM" else b""
+        return bom + REASON_COLUMN.encode() + self._delimiter + _ended(self._without_reason(self._head))
+
+    def rejected_row(self, raw: bytes, why: str) -> bytes:
+        """The record as it stands in the file, with the reason before it: what is wrong with it may be its quotes."""
+        reason = why.replace('"', '""').encode(self._codec, "replace")
+        return b'"%b"%b%b' % (reason, self._delimiter, _ended(self._without_reason(raw)))
+
+    def _without_reason(self, raw: bytes) -> bytes:
+        # A file of rejected rows that is imported, and rejected, again.
+        has_one = self.columns[:1] == [REASON_COLUMN] and (first := self._first_cell.match(raw))
+        return raw[first.end() :] if has_one and first else raw
 
     def _row(self, record: _Cells) -> Row | BadRow:
         if len(record.cells) != len(self.columns):
             problem = f"The row has {len(record.cells)} columns, and the header has {len(self.columns)}."
-            return BadRow(record.line, problem)
-        raw = b"\n".join(record.cells)
-        if b"\0" in raw:
-            return BadRow(record.line, "The row holds a NUL byte.")
+            return BadRow(record.line, problem, raw=record.raw)
+        content = b"\n".join(record.cells)
+        if b"\0" in content:
+            return BadRow(record.line, "The row holds a NUL byte.", raw=record.raw)
         cells = {}
         for name, cell in zip(self.columns, record.cells, strict=True):
             try:
                 cells[name] = cell.decode(self._codec)
             except UnicodeDecodeError as error:
                 problem = (
-                    f"Byte {error.start + 1} of the column {_shown(name)} does not fit the file's encoding, {self.encoding}."
+                    f"Byte {error.start + 1} of the column {shown(name)} does not fit the file's encoding, {self.encoding}."
                 )
-                return BadRow(record.line, problem)
-        if self._codec == "gb18030" and not raw.isascii() and not _is_chinese(raw):
-            return BadRow(record.line, f"The row's bytes are not text in the file's encoding, {self.encoding}.")
-        return Row(record.line, cells)
-
-    def _read_line(self) -> bytes:
-        line = self._file.readline(MAX_RECORD_BYTES)
-        self._line += 1
-        return line
+                return BadRow(record.line, problem, raw=record.raw)
+        if self._codec == "gb18030" and not content.isascii() and not is_chinese(content):
+            problem = f"The row's bytes are not text in the file's encoding, {self.encoding}."
+            return BadRow(record.line, problem, raw=record.raw)
+        return Row(record.line, cells, record.raw, text=True)
 
     def _record(self) -> _Cells | BadRow | None:
-        """The next record; None at the end. After a bad one the next begins on the line after the one it began on."""
-        begin = self._line
-        line = self._read_line()
+        """The next record; None at the end. Where quotes do not close, the next begins on the line after this one's first."""
+        begin = self._lines.line
+        self._lines.mark()
+        line = self._lines.read(MAX_RECORD_BYTES)
         if not line:
             return None
-        if len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"):
-            while line and not line.endswith(b"\n"):
-                line = self._file.readline(MAX_RECORD_BYTES)
-            return BadRow(begin, f"The line is longer than {MAX_RECORD_BYTES} bytes.")
-        if b'"' not in line:
-            return _Cells(begin, line.rstrip(b"\r\n").split(b","))
-        resume = self._file.tell()
-        problem_or_cells = self._quoted_record(line)
-        if isinstance(problem_or_cells, list):
-            return _Cells(begin, problem_or_cells)
-        self._file.seek(resume)
-        self._line = begin + 1
-        return BadRow(begin, problem_or_cells)
-
-    def _quoted_record(self, line: bytes) -> list[bytes] | str:
-        """The cells of a record that begins with `line` and has quotes; or what is wrong with it."""
-        cells: list[bytes] = []
-        position = 0
-        while True:
-            if line[position : position + 1] != b'"':
-                comma = line.find(b",", position)
-                if comma < 0:
-                    cells.append(line[position:].rstrip(b"\r\n"))
-                    return cells
-                cells.append(line[position:comma])
-                position = comma + 1
-                continue
-            parts: list[bytes] = []
-            size = 0
-            position += 1
-            while True:
-                end = line.find(b'"', position)
-                if end < 0:
-                    parts.append(line[position:])
-                    size += len(parts[-1])
-                    line, position = self._read_line(), 0
-                    if not line or size > MAX_RECORD_BYTES:
-                        return f"A quote opened in column {len(cells) + 1} is never closed."
-                    continue
-                parts.append(line[position:end])
-                position = end + 1
-                if line[position : position + 1] != b'"':
-                    break
-                parts.append(b'"')
-                position += 1
-            cells.append(b"".join(parts))
-            rest = line[position : position + 2]
-            if rest[:1] == b",":
-                position += 1
-            elif rest.rstrip(b"\r\n"):
-                return f"There is text after the closing quote of column {len(cells)}; a quote inside quotes is doubled."
-            else:
-                return cells
+        if b'"' not in line and not self._lines.cut:
+            return _Cells(begin, line.rstrip(b"\r\n").split(self._delimiter), line)
+        parsed = _QuotedRecord(self._lines, self._delimiter, line)
+        problem = parsed.read()
+        if problem is None:
+            return BadRow(begin, _TOO_LARGE, "DOCUMENT_TOO_LARGE") if parsed.large else _Cells(begin, *parsed.found())
+        if not self._lines.rewind():
+            problem += f" Nothing after line {begin} could be read; give the file by its name instead of by a pipe."
+            return BadRow(begin, problem, fatal=True)
+        raw = self._lines.read(MAX_RECORD_BYTES)
+        too_long = self._lines.cut
+        self._lines.skip_line(MAX_RECORD_BYTES)
+        return BadRow(begin, problem, raw=None if too_long else raw)
 
 
 @dataclass(frozen=True, slots=True)
 class _Cells:
     line: int
     cells: list[bytes]
+    raw: bytes
 
 
-def _shown(name: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in name)[:60] or '""'
+class _QuotedRecord:
+    """Reads one record with quotes, piece by piece; of one that is too large nothing is kept."""
+
+    def __init__(self, lines: Lines, delimiter: bytes, first: bytes) -> None:
+        self.large = False
+        self._lines = lines
+        self._delimiter = delimiter
+        self._piece = first
+        self._at = 0
+        self._raw = [first]
+        self._size = len(first)
+        self._cells: list[bytes] = []
+        self._cell: list[bytes] = []
+
+    def found(self) -> tuple[list[bytes], bytes]:
+        """(cells, the record as it stands in the file)."""
+        return self._cells, b"".join(self._raw)
+
+    def read(self) -> str | None:
+        """To the record's end; or what is wrong with it."""
+        number = 0
+        more = True
+        while more:
+            number += 1
+            self._cell = []
+            if self._here(1) == b'"':
+                self._at += 1
+                if not self._quoted():
+                    return f"A quote opened in column {number} is never closed."
+                # CR and LF may lie in two pieces.
+                rest = self._here(2)
+                if rest[:1] == self._delimiter:
+                    self._at += 1
+                elif rest.rstrip(b"\r\n"):
+                    return f"There is text after the closing quote of column {number}; a quote inside quotes is doubled."
+                else:
+                    more = False
+            else:
+                more = self._plain()
+            if not self.large:
+                self._cells.append(b"".join(self._cell))
+        return None
+
+    def _quoted(self) -> bool:
+        """To behind the closing quote; False where there is none."""
+        while True:
+            end = self._piece.find(b'"', self._at)
+            if end < 0:
+                self._keep(self._piece[self._at :])
+                if not self._next_piece():
+                    return False
+                continue
+            self._keep(self._piece[self._at : end])
+            self._at = end + 1
+            if self._here(1) != b'"':
+                return True
+            self._keep(b'"')
+            self._at += 1
+
+    def _plain(self) -> bool:
+        """To behind the delimiter, or to the record's end: False."""
+        while True:
+            end = self._piece.find(self._delimiter, self._at)
+            if end >= 0:
+                self._keep(self._piece[self._at : end])
+                self._at = end + 1
+                return True
+            self._keep(self._piece[self._at :])
+            if not self._lines.cut or not self._next_piece():
+                if self._cell:
+                    self._cell[-1] = self._cell[-1].rstrip(b"\r\n")
+                return False
+
+    def _here(self, size: int) -> bytes:
+        """The next bytes of the line; fewer at its end."""
+        while len(self._piece) - self._at < size and self._lines.cut:
+            rest = self._piece[self._at :]
+            if not self._next_piece():
+                self._piece = rest
+                break
+            self._piece = rest + self._piece
+        return self._piece[self._at : self._at + size]
+
+    def _next_piece(self) -> bool:
+        self._piece, self._at = self._lines.read(MAX_RECORD_BYTES), 0
+        self._size += len(self._piece)
+        if self._size > MAX_RECORD_BYTES:
+            self.large = True
+            self._raw, self._cells, self._cell = [], [], []
+        else:
+            self._raw.append(self._piece)
+        return bool(self._piece)
+
+    def _keep(self, part: bytes) -> None:
+        if not self.large:
+            self._cell.append(part)
 
 
-def _refuse_binary(path: Path, start: bytes, wanted: str) -> None:
+def _ended(raw: bytes) -> bytes:
+    return raw if raw.endswith((b"\r", b"\n")) else raw + b"\n"
+
+
+def _refuse_binary(name: str, format_: str, start: bytes, wanted: str) -> bool:
+    """Whether lines end at CR alone. Raises UnreadableFile for what is no text."""
+    text = format_.upper()
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UnreadableFile("COLUMNS_MISSING", f"{path} is UTF-16. Save it as CSV in UTF-8. {wanted}.")
+        raise UnreadableFile(
+            "COLUMNS_MISSING",
+            f"{name} is UTF-16. Save it as {text} in UTF-8, or: iconv -f UTF-16 -t UTF-8 FILE | "
+            f"ragkeep import - --format {format_}. {wanted}.",
+        )
     if start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise UnreadableFile("COLUMNS_MISSING", f"{path} is a workbook or an archive. Save it as CSV in UTF-8. {wanted}.")
-    first, separator, _ = start.partition(b"\n")
-    if b"\0" in first:
-        raise UnreadableFile("COLUMNS_MISSING", f"{path} is a binary file, not CSV. {wanted}; found is none.")
-    if (not separator and len(start) == _BLOCK) or b"\r" in first.rstrip(b"\r"):
-        raise UnreadableFile("COLUMNS_MISSING", f"{path} does not have its rows on lines of their own. {wanted}.")
-
-
-def _encoding(file: BinaryIO) -> tuple[str, str, int]:
-    """(name, codec, bytes to skip). Decided on the whole file; a row that fits neither counts for neither."""
-    if file.read(3) == codecs.BOM_UTF8:
-        return "UTF-8 with BOM", "utf-8", 3
-    file.seek(0)
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        while block := file.read(_BLOCK):
-            decoder.decode(block)
-        decoder.decode(b"", final=True)
-        return "UTF-8", "utf-8", 0
-    except UnicodeDecodeError:
-        file.seek(0)
-    utf8 = chinese = 0
-    while line := file.readline(MAX_RECORD_BYTES):
-        if line.isascii():
-            continue
-        try:
-            line.decode("utf-8")
-            utf8 += 1
-        except UnicodeDecodeError:
-            chinese += _is_chinese(line)
-        if utf8 + chinese >= _SAMPLE_LINES:
-            break
-    return ("GB18030", "gb18030", 0) if chinese > utf8 else ("UTF-8", "utf-8", 0)
-
-
-def _is_chinese(raw: bytes) -> bool:
-    """Whether bytes are plausibly text in GB18030, which gives nearly any bytes some meaning."""
-    try:
-        text = raw.decode("gb18030")
-    except UnicodeDecodeError:
-        return False
-    foreign = "".join(letter for letter in text if not letter.isascii())
-    ordinary = set(foreign.encode("gb2312", "ignore").decode("gb2312"))
-    rare = [letter for letter in foreign if letter not in ordinary and ("\u3400" <= letter <= "\u9fff" or _is_private(letter))]
-    if len(rare) > _RARE * len(foreign):
-        return False
-    try:
-        other = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return True
-    # It is right UTF-8 as well: with characters of three bytes that is no accident.
-    return not any(letter > "\u07ff" for letter in other)
-
-
-def _is_private(letter: str) -> bool:
-    return "\ue000" <= letter <= "\uf8ff"
+        raise UnreadableFile("COLUMNS_MISSING", f"{name} is a workbook or an archive. Save it as {text} in UTF-8. {wanted}.")
+    line_end = re.search(rb"\r\n|\n|\r", _QUOTED.sub(lambda quoted: b" " * len(quoted[0]), start))
+    if b"\0" in start[: line_end.start() if line_end else None]:
+        raise UnreadableFile("COLUMNS_MISSING", f"{name} is a binary file, not {text}. {wanted}; found is none.")
+    if line_end is None and len(start) == BLOCK:
+        raise UnreadableFile("COLUMNS_MISSING", f"{name} does not have its rows on lines of their own. {wanted}.")
+    return line_end is not None and line_end[0] == b"\r"

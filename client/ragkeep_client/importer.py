@@ -20,6 +20,8 @@ FIRST_BATCH, BATCH_S = 8, 10.0
 PATIENCE_S = 60.0
 _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 8.0
 
+# The contract's own message is sent as it is: it may hold what Python's values cannot, e.g. nanoseconds.
+AnyDocument = Document | types_pb2.Document
 Send = Callable[[Sequence[types_pb2.Document]], Awaitable[Sequence[types_pb2.Outcome]]]
 
 
@@ -37,6 +39,10 @@ class _Batch:
     @property
     def ids(self) -> set[str]:
         return {message.id for message in self.messages}
+
+
+# (batch, rejected here, what did not fit any more, whether there may be more)
+_Read = tuple[_Batch, list[Outcome], tuple[int, AnyDocument] | None, bool]
 
 
 class Importer:
@@ -63,37 +69,43 @@ class Importer:
         # The first success shows that the way is right; before it, waiting for a peer that is away helps nobody.
         self._arrived = False
 
-    async def run(self, documents: Iterable[Document] | AsyncIterable[Document]) -> AsyncGenerator[Outcome]:
+    async def run(self, documents: Iterable[AnyDocument] | AsyncIterable[AnyDocument]) -> AsyncGenerator[Outcome]:
         """An outcome for each document, batch by batch as they come back. Raises the RagkeepError that no retry helped."""
         source = _positions(documents)
         running: dict[asyncio.Task[list[Outcome]], set[str]] = {}
-        held: tuple[int, Document] | None = None
+        # At most one batch is read beside those in flight, and only while another may fly.
+        reading: asyncio.Task[_Read] | None = None
+        held: tuple[int, AnyDocument] | None = None
         more = True
         try:
             while more or running:
-                while more and len(running) < self._in_flight:
-                    batch, rejected, held, more = await self._next_batch(source, held)
-                    for outcome in rejected:
+                if more and reading is None and len(running) < self._in_flight:
+                    reading = asyncio.create_task(self._next_batch(source, held))
+                await asyncio.wait([*running, *([reading] if reading else [])], return_when=asyncio.FIRST_COMPLETED)
+                for outcome in _finished(running):
+                    yield outcome
+                if reading is None or not reading.done():
+                    continue
+                batch, rejected, held, more = reading.result()
+                reading = None
+                for outcome in rejected:
+                    yield outcome
+                if not batch.messages:
+                    continue
+                # One document must not be in two calls in flight: the later one would race the earlier.
+                while any(batch.ids & ids for ids in running.values()):
+                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    for outcome in _finished(running):
                         yield outcome
-                    if not batch.messages:
-                        continue
-                    # One document must not be in two calls in flight: the later one would race the earlier.
-                    while any(batch.ids & ids for ids in running.values()):
-                        for outcome in await _first_done(running):
-                            yield outcome
-                    running[asyncio.create_task(self._deliver(batch))] = batch.ids
-                if running:
-                    for outcome in await _first_done(running):
-                        yield outcome
+                running[asyncio.create_task(self._deliver(batch))] = batch.ids
         finally:
-            for task in running:
+            unfinished = [*running, *([reading] if reading else [])]
+            for task in unfinished:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await asyncio.gather(*unfinished, return_exceptions=True)
+            await source.aclose()
 
-    async def _next_batch(
-        self, source: AsyncIterator[tuple[int, Document]], held: tuple[int, Document] | None
-    ) -> tuple[_Batch, list[Outcome], tuple[int, Document] | None, bool]:
-        """(batch, rejected here, what did not fit any more, whether there may be more)."""
+    async def _next_batch(self, source: AsyncIterator[tuple[int, AnyDocument]], held: tuple[int, AnyDocument] | None) -> _Read:
         batch = _Batch()
         rejected: list[Outcome] = []
         while len(batch.messages) < self._batch_documents:
@@ -103,7 +115,7 @@ class Importer:
                 return batch, rejected, None, False
             position, document = found
             try:
-                message = document_message(document)
+                message = document if isinstance(document, types_pb2.Document) else document_message(document)
             except (TypeError, ValueError):
                 why = "A field's value is of no type that a document may have, or holds a lone surrogate."
                 rejected.append(Outcome(position, str(document.id), "rejected", "TEXT_INVALID", why))
@@ -164,17 +176,18 @@ def _halves(batch: _Batch) -> tuple[_Batch, _Batch]:
     )
 
 
-async def _first_done(running: dict[asyncio.Task[list[Outcome]], set[str]]) -> list[Outcome]:
-    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+def _finished(running: dict[asyncio.Task[list[Outcome]], set[str]]) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    for task in done:
-        # Failed ones stay in `running` until here, so that nobody forgets to look at them.
+    # Failed ones stay in `running` until here, so that nobody forgets to look at them.
+    for task in [task for task in running if task.done()]:
         del running[task]
         outcomes += task.result()
     return outcomes
 
 
-async def _positions(documents: Iterable[Document] | AsyncIterable[Document]) -> AsyncGenerator[tuple[int, Document]]:
+async def _positions(
+    documents: Iterable[AnyDocument] | AsyncIterable[AnyDocument],
+) -> AsyncGenerator[tuple[int, AnyDocument]]:
     position = 0
     if isinstance(documents, AsyncIterable):
         async for document in documents:

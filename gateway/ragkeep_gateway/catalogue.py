@@ -39,6 +39,17 @@ class Catalogue:
         self._kept[name] = (now, response.collection)
         return response.collection
 
+    async def get_or_imagine(self, name: str) -> tuple[Collection, bool]:
+        """As `get_or_make`, but nothing is made: (the collection as it is or would be, whether it is there)."""
+        try:
+            return await self.get(name), True
+        except CollectionUnknown:
+            if name not in PRESETS:
+                raise
+        imagined = PRESETS[name]()
+        imagined.space.CopyFrom(await self._embedding.space())
+        return imagined, False
+
     async def get_or_make(self, name: str) -> Collection:
         """As `get`, and where it is a preset that is not there yet, it is made."""
         try:

@@ -38,6 +38,10 @@ class Embedding:
             response = await self._stub.GetModel(embedder_pb2.GetModelRequest())
         return response.space
 
+    async def check(self, collection: Collection) -> None:
+        """Raises EmbeddingSpaceMismatch where the embedder's vectors would not be of the collection's space."""
+        await self._check(await self.space(), collection)
+
     async def question(self, text: str, collection: Collection) -> Vectors:
         """The vector of a question, in the collection's space."""
         response = await self._embed([text], embedder_pb2.PURPOSE_QUERY)

@@ -33,8 +33,12 @@ class Importer:
         self._embedding = embedding
         self._retriever = retriever
 
-    async def run(self, tenant: str, collection_name: str, documents: Sequence[Document]) -> list[Outcome]:
-        """An outcome for each document, in order."""
+    async def run(
+        self, tenant: str, collection_name: str, documents: Sequence[Document], *, dry_run: bool = False
+    ) -> list[Outcome]:
+        """An outcome for each document, in order. With `dry_run` it is what would become of it, and nothing is done."""
+        if dry_run:
+            return await self._dry_run(tenant, collection_name, documents)
         try:
             return await self._run(tenant, collection_name, documents)
         except CollectionChanged:
@@ -61,6 +65,27 @@ class Importer:
         log.info("documents_imported", collection=collection.name, count=len(documents), changed=len(changed))
         return [outcomes[position] for position in range(len(documents))]
 
+    async def _dry_run(self, tenant: str, collection_name: str, documents: Sequence[Document]) -> list[Outcome]:
+        collection, there = await self._catalogue.get_or_imagine(collection_name)
+        await self._embedding.check(collection)
+        outcomes: dict[int, Outcome] = {}
+        prepared = await asyncio.to_thread(_prepare_all, documents, collection, outcomes)
+        scope = Scope(tenant=tenant, every_document=True)
+        stored = await self._versions(scope, collection, prepared) if there else {}
+        changed = [item for item in prepared if stored.get(item.document.id) != item.version]
+        fitting = {item.position for item, _ in await _chunked(changed, collection, outcomes)}
+        for item in prepared:
+            if item.position in fitting:
+                known = item.document.id in stored
+                outcomes[item.position] = _outcome(
+                    item, OutcomeKind.OUTCOME_KIND_UPDATED if known else OutcomeKind.OUTCOME_KIND_CREATED
+                )
+            elif item.position not in outcomes:
+                outcomes[item.position] = _outcome(item, OutcomeKind.OUTCOME_KIND_UNCHANGED)
+        _settle_twins(documents, outcomes)
+        log.info("documents_checked", collection=collection.name, count=len(documents), changed=len(changed))
+        return [outcomes[position] for position in range(len(documents))]
+
     async def _versions(self, scope: Scope, collection: Collection, prepared: Sequence[Prepared]) -> dict[str, bytes]:
         if not prepared:
             return {}
@@ -72,16 +97,7 @@ class Importer:
         return dict(response.versions)
 
     async def _store(self, scope: Scope, collection: Collection, changed: list[Prepared], outcomes: dict[int, Outcome]) -> None:
-        sizes = Sizes(collection.chunking.cjk_characters or 350, collection.chunking.latin_characters or 1000)
-        texts = await asyncio.to_thread(lambda: [chunks(item.content, sizes) for item in changed])
-        work = []
-        for item, pieces in zip(changed, texts, strict=True):
-            if len(pieces) > _MAX_CHUNKS:
-                outcomes[item.position] = _rejected(
-                    item.position, item.document.id, "DOCUMENT_TOO_LARGE", f"The document has more than {_MAX_CHUNKS} chunks."
-                )
-            else:
-                work.append((item, pieces))
+        work = await _chunked(changed, collection, outcomes)
         vectors = await self._embed(collection, work, outcomes)
         batch: list[tuple[Prepared, retriever_pb2.ChunkedDocument]] = []
         size = 0
@@ -146,6 +162,23 @@ class Importer:
         for (item, _), outcome in zip(batch, response.outcomes, strict=True):
             outcome.position = item.position
             outcomes[item.position] = outcome
+
+
+async def _chunked(
+    changed: list[Prepared], collection: Collection, outcomes: dict[int, Outcome]
+) -> list[tuple[Prepared, list[str]]]:
+    """Those that have a number of chunks that a document may have, with them; the others get their outcome."""
+    sizes = Sizes(collection.chunking.cjk_characters or 350, collection.chunking.latin_characters or 1000)
+    texts = await asyncio.to_thread(lambda: [chunks(item.content, sizes) for item in changed])
+    work = []
+    for item, pieces in zip(changed, texts, strict=True):
+        if len(pieces) > _MAX_CHUNKS:
+            outcomes[item.position] = _rejected(
+                item.position, item.document.id, "DOCUMENT_TOO_LARGE", f"The document has more than {_MAX_CHUNKS} chunks."
+            )
+        else:
+            work.append((item, pieces))
+    return work
 
 
 def _prepare_all(documents: Sequence[Document], collection: Collection, outcomes: dict[int, Outcome]) -> list[Prepared]:

@@ -113,5 +113,5 @@ class RagService(CollectionMethods, DocumentMethods, gateway_pb2_grpc.RagService
             )
         name = request.collection or SERVICE_TICKETS
         async with self._import_gate:
-            outcomes = await self._importer.run(call().tenant, name, request.documents)
+            outcomes = await self._importer.run(call().tenant, name, request.documents, dry_run=request.dry_run)
         return gateway_pb2.ImportDocumentsResponse(outcomes=outcomes)

@@ -1,11 +1,9 @@
-"""`ragkeep import`: a file of service tickets → documents, with progress, and a reason for each row that is not taken."""
+"""`ragkeep import`: files of rows → documents, with progress, and a reason for each row that is not taken."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import aclosing
-from dataclasses import asdict
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,119 +11,122 @@ import typer
 
 from ragkeep_client.commands.search import CollectionOption
 from ragkeep_client.folder import DEFAULT, TENANT, DataOption, TenantOption
-from ragkeep_client.output import JsonOption, Output, plain, run
+from ragkeep_client.output import CommandError, JsonOption, Output, plain, run
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from ragkeep_client.client import Client
+    from ragkeep_client.events import Field
+    from ragkeep_client.import_run import ImportRun
+    from ragkeep_client.rejected import RejectedFile
 
-    from ragkeep_client.tickets import Rejected, Tickets
-    from ragkeep_client.values import Document
 
-# For people: further ones are only counted. With --json each is a line.
-_SHOWN = 50
+class Format(StrEnum):
+    """How a file's rows are written."""
+
+    CSV, TSV, JSONL = "csv", "tsv", "jsonl"
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="UTF-8 or GB18030, with a header.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE…", help="Files, folders (with all below them), or - for standard input.")
+    ],
+    format_: Annotated[
+        Format | None, typer.Option("--format", help="Of files whose suffix does not tell, and of standard input.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--mapping", metavar="OLD=NEW|FILE", help="A column's other name, or a file of such lines; several."),
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id-column", help="That holds a document's id; by default id, of service tickets ticket_id.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read and check everything, say what would be done, and do nothing.")
+    ] = False,
+    rejected: Annotated[
+        Path | None, typer.Option("--rejected", metavar="FILE", help="Write rejected rows there, to be corrected and imported.")
+    ] = None,
     collection: CollectionOption = "service-tickets",
     tenant: TenantOption = TENANT,
     data: DataOption = DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
-    """Import service tickets from a CSV file.
+    """Import documents from CSV, TSV and JSONL.
 
-    Needs the columns ticket_id, title, description, solution and category. Run it again to resume what broke off.
+    Columns are the collection's fields and an id. Run it again to resume what broke off: what is there is not embedded again.
+    Exit codes: 0 something was taken, 1 nothing was or a file could not be read whole, 2 wrong usage, 130 cancelled.
     """
-    from ragkeep_client.csv_file import CsvFile, UnreadableFile
-    from ragkeep_client.tickets import COLUMNS, Tickets
+    from ragkeep_client.connect import connected
+    from ragkeep_client.documents import Schema
+    from ragkeep_client.import_run import ImportRun
+    from ragkeep_client.intake import Intake
+    from ragkeep_client.mapping import read_mapping
+    from ragkeep_client.rejected import RejectedFile
+    from ragkeep_client.rows import UnreadableFile
+    from ragkeep_client.source import find_sources
 
     output = Output(as_json)
-    try:
-        opened = CsvFile.open(file, COLUMNS)
-    except UnreadableFile as error:
-        raise output.fail(error.reason, error.message) from None
-    try:
-        counts = run(output, _Import(output, Tickets(opened)).run(data, tenant, collection))
-    finally:
-        opened.close()
-    summary = {name: counts[name] for name in ("created", "updated", "unchanged", "rejected", "duplicates")}
-    output.line("imported", {**summary, "rows": counts["rows"], "encoding": opened.encoding, "collection": collection})
-    words = ", ".join(f"{number} {name}" for name, number in summary.items())
-    output.say(f"{words} (of {counts['rows']} rows, {opened.encoding})", style="green")
-    ignored = [plain(name) for name in opened.columns if name not in COLUMNS and name]
-    if ignored:
-        output.note(f"Columns that are not imported: {', '.join(ignored[:20])}", style="dim")
-    if not (counts["created"] or counts["updated"] or counts["unchanged"]):
-        raise output.fail("NOTHING_IMPORTED", "No row of the file could be imported.")
 
-
-class _Import:
-    """One run of the command."""
-
-    def __init__(self, output: Output, tickets: Tickets) -> None:
-        self.output = output
-        self.tickets = tickets
-        self.counts: Counter[str] = Counter()
-        # By position, of documents on their way: their line, and the byte of the file where they end.
-        self._on_the_way: dict[int, tuple[int, int]] = {}
-
-    async def run(self, data: Path, tenant: str, collection: str) -> Counter[str]:
-        from ragkeep_client.connect import connected
-        from ragkeep_client.tickets import Rejected
-
+    async def work() -> ImportRun:
+        try:
+            found = find_sources(sources, format_.value if format_ else None)
+        except UnreadableFile as error:
+            raise CommandError(error.reason, error.message) from None
         async with connected(data, tenant) as client:
-            with _progress(self.output) as progress:
-                bar = progress.add_task("importing", total=self.tickets.file.size or None, documents=0, rate="")
-                outcomes = client.import_documents(self._documents(), collection=collection)
-                async with aclosing(outcomes):
-                    async for outcome in outcomes:
-                        line, _ = self._on_the_way.pop(outcome.position, (0, 0))
-                        if outcome.kind == "rejected":
-                            self._reject(Rejected(line, outcome.document_id, outcome.reason, outcome.message))
-                        else:
-                            self.counts[outcome.kind] += 1
-                        self._advance(progress, bar)
-        if self.counts["rejected"] > _SHOWN:
-            self.output.note(f"… and {self.counts['rejected'] - _SHOWN} more rejected rows; --json shows each.", style="yellow")
-        return self.counts + self.tickets.counts
+            schema = Schema.of(collection, await _fields(client, collection), id_column)
+            renamed = read_mapping(mapping or [], schema.columns)
+            rejected_file = RejectedFile(rejected, found) if rejected else None
+            done = ImportRun(output, found, Intake(found, schema, renamed), rejected_file, dry_run=dry_run)
+            try:
+                await done.run(client, collection)
+            finally:
+                if rejected_file is not None:
+                    rejected_file.close()
+                    _say_rejected(output, rejected_file)
+        if renamed.unmet:
+            names = ", ".join(plain(name) for name in renamed.unmet)
+            output.note(f"No file has the columns that --mapping names: {names}", style="yellow")
+        return done
 
-    def _advance(self, progress: Progress, bar: TaskID) -> None:
-        # What is read is not yet imported: the oldest document on its way says how far it is.
-        oldest = next(iter(self._on_the_way.values()), (0, self.tickets.file.bytes_read))
-        documents = sum(self.counts[kind] for kind in ("created", "updated", "unchanged"))
-        seconds = progress.tasks[bar].elapsed or 0.0
-        rate = f"{documents / seconds:.0f}/s" if seconds > 1 else ""
-        progress.update(bar, completed=oldest[1], documents=documents, rate=rate)
-
-    def _documents(self) -> Iterator[Document]:
-        from ragkeep_client.tickets import Rejected
-
-        position = 0
-        for found in self.tickets:
-            if isinstance(found, Rejected):
-                self._reject(found)
-                continue
-            self._on_the_way[position] = found[0], self.tickets.file.bytes_read
-            position += 1
-            yield found[1]
-
-    def _reject(self, row: Rejected) -> None:
-        self.counts["rejected"] += 1
-        self.output.line("rejected", asdict(row))
-        if self.counts["rejected"] <= _SHOWN:
-            name = f" {plain(row.document_id)[:64]}" if row.document_id else ""
-            self.output.note(f"line {row.line}{name}: {plain(row.message)} {row.reason}", style="yellow")
+    _say(output, run(output, work()), collection, dry_run)
 
 
-def _progress(output: Output) -> Progress:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+def _say(output: Output, done: ImportRun, collection: str, dry_run: bool) -> None:
+    from ragkeep_client.import_run import COUNTED, words
 
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %  {task.fields[documents]} documents  {task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=output.notes,
-        transient=True,
-        disable=not output.notes.is_terminal,
+    summary = {name: done.counts[name] for name in COUNTED}
+    facts = {"rows": done.counts["rows"], "files": done.files, "dry_run": dry_run, "collection": collection}
+    output.line("imported", {**summary, **facts})
+    if done.encodings:
+        output.say(f"{words(done.counts, dry_run)}, {', '.join(done.encodings)}", style="green")
+    if done.ignored:
+        output.note(f"Columns that are not imported: {', '.join(plain(name) for name in list(done.ignored)[:20])}", style="dim")
+    if len(done.problems) == 1:
+        raise output.fail(done.problems[0].reason, done.problems[0].message)
+    if done.problems:
+        reason = "FILES_FAILED"
+        raise output.fail(reason, f"{len(done.problems)} of {done.files} files could not be read whole; each was named above.")
+    if not (done.counts["created"] or done.counts["updated"] or done.counts["unchanged"]):
+        why = "No row could be imported." if done.counts["rows"] else "There is no row to import."
+        raise output.fail("NOTHING_IMPORTED", why)
+
+
+async def _fields(client: Client, collection: str) -> Sequence[Field]:
+    from ragkeep_client.documents import SERVICE_TICKETS, TICKET_FIELDS
+
+    for one in await client.list_collections():
+        if one.name == collection:
+            return one.fields
+    if collection == SERVICE_TICKETS:
+        return TICKET_FIELDS
+    raise CommandError(
+        "COLLECTION_UNKNOWN", f"There is no collection {collection}; `ragkeep collections` lists those there are."
     )
+
+
+def _say_rejected(output: Output, file: RejectedFile) -> None:
+    for path, rows in file.written.items():
+        output.line("rejected_file", {"file": str(path), "rows": rows})
+        output.note(f"{rows} rejected rows are in {plain(str(path))}: correct them, and import that file.", style="yellow")
+    if file.left_out:
+        output.note(f"{file.left_out} rejected rows are too large to be written there.", style="yellow")

@@ -27,7 +27,7 @@ from ragkeep.generator.v1 import generator_pb2 as ragkeep_dot_generator_dot_v1_d
 from ragkeep.types.v1 import types_pb2 as ragkeep_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ragkeep/gateway/v1/gateway.proto\x12\x12ragkeep.gateway.v1\x1a\x1eragkeep/access/v1/access.proto\x1a$ragkeep/generator/v1/generator.proto\x1a\x1cragkeep/types/v1/types.proto\"\xd8\x01\n\nAskRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12(\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x18.ragkeep.types.v1.Filter\x12\x12\n\x05limit\x18\x04 \x01(\rH\x00\x88\x01\x01\x12,\n\x04mode\x18\x05 \x01(\x0e\x32\x1e.ragkeep.gateway.v1.SearchMode\x12.\n\x07options\x18\x06 \x01(\x0b\x32\x1d.ragkeep.generator.v1.OptionsB\x08\n\x06_limit\"\xc2\x02\n\x0b\x41skResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12,\n\x06status\x18\x02 \x01(\x0b\x32\x1a.ragkeep.gateway.v1.StatusH\x00\x12.\n\x07sources\x18\x03 \x01(\x0b\x32\x1b.ragkeep.gateway.v1.SourcesH\x00\x12,\n\x05\x64\x65lta\x18\x04 \x01(\x0b\x32\x1b.ragkeep.generator.v1.DeltaH\x00\x12\x32\n\x08\x63itation\x18\x05 \x01(\x0b\x32\x1e.ragkeep.generator.v1.CitationH\x00\x12,\n\x05usage\x18\x06 \x01(\x0b\x32\x1b.ragkeep.generator.v1.UsageH\x00\x12*\n\x04\x64one\x18\x07 \x01(\x0b\x32\x1a.ragkeep.generator.v1.DoneH\x00\x42\x07\n\x05\x65vent\"2\n\x06Status\x12(\n\x05stage\x18\x01 \x01(\x0e\x32\x19.ragkeep.gateway.v1.Stage\"S\n\x06Source\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\r\n\x05title\x18\x02 \x01(\t\x12*\n\x07passage\x18\x03 \x01(\x0b\x32\x19.ragkeep.types.v1.Passage\"6\n\x07Sources\x12+\n\x07sources\x18\x01 \x03(\x0b\x32\x1a.ragkeep.gateway.v1.Source\"\xf6\x01\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12(\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x18.ragkeep.types.v1.Filter\x12\x12\n\x05limit\x18\x04 \x01(\rH\x00\x88\x01\x01\x12,\n\x04mode\x18\x05 \x01(\x0e\x32\x1e.ragkeep.gateway.v1.SearchMode\x12\x12\n\x05\x61lpha\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0eminimum_cosine\x18\x07 \x01(\x01H\x02\x88\x01\x01\x42\x08\n\x06_limitB\x08\n\x06_alphaB\x11\n\x0f_minimum_cosine\"=\n\x0eSearchResponse\x12+\n\x07sources\x18\x01 \x03(\x0b\x32\x1a.ragkeep.gateway.v1.Source\"[\n\x16ImportDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12-\n\tdocuments\x18\x02 \x03(\x0b\x32\x1a.ragkeep.types.v1.Document\"F\n\x17ImportDocumentsResponse\x12+\n\x08outcomes\x18\x01 \x03(\x0b\x32\x19.ragkeep.types.v1.Outcome\"\x18\n\x16ListCollectionsRequest\"U\n\x17ListCollectionsResponse\x12:\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32%.ragkeep.gateway.v1.CollectionSummary\"X\n\x11\x43ollectionSummary\x12\x30\n\ncollection\x18\x01 \x01(\x0b\x32\x1c.ragkeep.types.v1.Collection\x12\x11\n\tdocuments\x18\x02 \x01(\x04\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"R\n\x15GetCollectionResponse\x12\x39\n\ncollection\x18\x01 \x01(\x0b\x32%.ragkeep.gateway.v1.CollectionSummary\"[\n\x17\x43reateCollectionRequest\x12\x30\n\ncollection\x18\x01 \x01(\x0b\x32\x1c.ragkeep.types.v1.Collection\x12\x0e\n\x06preset\x18\x02 \x01(\t\"L\n\x18\x43reateCollectionResponse\x12\x30\n\ncollection\x18\x01 \x01(\x0b\x32\x1c.ragkeep.types.v1.Collection\"K\n\x17UpdateCollectionRequest\x12\x30\n\ncollection\x18\x01 \x01(\x0b\x32\x1c.ragkeep.types.v1.Collection\"b\n\x18UpdateCollectionResponse\x12\x30\n\ncollection\x18\x01 \x01(\x0b\x32\x1c.ragkeep.types.v1.Collection\x12\x14\n\x0cimport_again\x18\x02 \x01(\x08\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"=\n\x12GetDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\"I\n\x13GetDocumentResponse\x12\x32\n\x08\x64ocument\x18\x01 \x01(\x0b\x32 .ragkeep.types.v1.StoredDocument\"\x8e\x01\n\x14ListDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12(\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x18.ragkeep.types.v1.Filter\x12\x16\n\tpage_size\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x04 \x01(\tB\x0c\n\n_page_size\"e\n\x15ListDocumentsResponse\x12\x33\n\tdocuments\x18\x01 \x03(\x0b\x32 .ragkeep.types.v1.StoredDocument\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xce\x01\n\x16\x44\x65leteDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12,\n\x03ids\x18\x02 \x01(\x0b\x32\x1d.ragkeep.types.v1.DocumentIdsH\x00\x12*\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x18.ragkeep.types.v1.FilterH\x00\x12\x18\n\x0e\x65very_document\x18\x04 \x01(\x08H\x00\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x12\n\npage_token\x18\x06 \x01(\tB\x07\n\x05which\"H\n\x17\x44\x65leteDocumentsResponse\x12\x14\n\x0c\x64ocument_ids\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*r\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x16\n\x12SEARCH_MODE_VECTOR\x10\x02\x12\x17\n\x13SEARCH_MODE_KEYWORD\x10\x03*J\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x14\n\x10STAGE_RETRIEVING\x10\x01\x12\x14\n\x10STAGE_GENERATING\x10\x02\x32\xec\t\n\nRagService\x12T\n\x03\x41sk\x12\x1e.ragkeep.gateway.v1.AskRequest\x1a\x1f.ragkeep.gateway.v1.AskResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x01\x30\x01\x12[\n\x06Search\x12!.ragkeep.gateway.v1.SearchRequest\x1a\".ragkeep.gateway.v1.SearchResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x01\x12v\n\x0fImportDocuments\x12*.ragkeep.gateway.v1.ImportDocumentsRequest\x1a+.ragkeep.gateway.v1.ImportDocumentsResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x02\x12x\n\x0fListCollections\x12*.ragkeep.gateway.v1.ListCollectionsRequest\x1a+.ragkeep.gateway.v1.ListCollectionsResponse\"\x0c\x9a\xe1\x18\x08\n\x01*\x12\x03\x01\x02\x03\x12r\n\rGetCollection\x12(.ragkeep.gateway.v1.GetCollectionRequest\x1a).ragkeep.gateway.v1.GetCollectionResponse\"\x0c\x9a\xe1\x18\x08\n\x01*\x12\x03\x01\x02\x03\x12y\n\x10\x43reateCollection\x12+.ragkeep.gateway.v1.CreateCollectionRequest\x1a,.ragkeep.gateway.v1.CreateCollectionResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x03\x12y\n\x10UpdateCollection\x12+.ragkeep.gateway.v1.UpdateCollectionRequest\x1a,.ragkeep.gateway.v1.UpdateCollectionResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x03\x12y\n\x10\x44\x65leteCollection\x12+.ragkeep.gateway.v1.DeleteCollectionRequest\x1a,.ragkeep.gateway.v1.DeleteCollectionResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x03\x12j\n\x0bGetDocument\x12&.ragkeep.gateway.v1.GetDocumentRequest\x1a\'.ragkeep.gateway.v1.GetDocumentResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x01\x12p\n\rListDocuments\x12(.ragkeep.gateway.v1.ListDocumentsRequest\x1a).ragkeep.gateway.v1.ListDocumentsResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x01\x12v\n\x0f\x44\x65leteDocuments\x12*.ragkeep.gateway.v1.DeleteDocumentsRequest\x1a+.ragkeep.gateway.v1.DeleteDocumentsResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ragkeep/gateway/v1/gateway.proto\x12\x12ragkeep.gateway.v1\x1a\x1eragkeep/access/v1/access.proto\x1a$ragkeep/generator/v1/generator.proto\x1a\x1cragkeep/types/v1/types.proto\"\xd8\x01\n\nAskRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12(\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x18.ragkeep.types.v1.Filter\x12\x12\n\x05limit\x18\x04 \x01(\rH\x00\x88\x01\x01\x12,\n\x04mode\x18\x05 \x01(\x0e\x32\x1e.ragkeep.gateway.v1.SearchMode\x12.\n\x07options\x18\x06 \x01(\x0b\x32\x1d.ragkeep.generator.v1.OptionsB\x08\n\x06_limit\"\xc2\x02\n\x0b\x41skResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12,\n\x06status\x18\x02 \x01(\x0b\x32\x1a.ragkeep.gateway.v1.StatusH\x00\x12.\n\x07sources\x18\x03 \x01(\x0b\x32\x1b.ragkeep.gateway.v1.SourcesH\x00\x12,\n\x05\x64\x65lta\x18\x04 \x01(\x0b\x32\x1b.ragkeep.generator.v1.DeltaH\x00\x12\x32\n\x08\x63itation\x18\x05 \x01(\x0b\x32\x1e.ragkeep.generator.v1.CitationH\x00\x12,\n\x05usage\x18\x06 \x01(\x0b\x32\x1b.ragkeep.generator.v1.UsageH\x00\x12*\n\x04\x64one\x18\x07 \x01(\x0b\x32\x1a.ragkeep.generator.v1.DoneH\x00\x42\x07\n\x05\x65vent\"2\n\x06Status\x12(\n\x05stage\x18\x01 \x01(\x0e\x32\x19.ragkeep.gateway.v1.Stage\"S\n\x06Source\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\r\n\x05title\x18\x02 \x01(\t\x12*\n\x07passage\x18\x03 \x01(\x0b\x32\x19.ragkeep.types.v1.Passage\"6\n\x07Sources\x12+\n\x07sources\x18\x01 \x03(\x0b\x32\x1a.ragkeep.gateway.v1.Source\"\xf6\x01\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12(\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x18.ragkeep.types.v1.Filter\x12\x12\n\x05limit\x18\x04 \x01(\rH\x00\x88\x01\x01\x12,\n\x04mode\x18\x05 \x01(\x0e\x32\x1e.ragkeep.gateway.v1.SearchMode\x12\x12\n\x05\x61lpha\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0eminimum_cosine\x18\x07 \x01(\x01H\x02\x88\x01\x01\x42\x08\n\x06_limitB\x08\n\x06_alphaB\x11\n\x0f_minimum_cosine\"=\n\x0eSearchResponse\x12+\n\x07sources\x18\x01 \x03(\x0b\x32\x1a.ragkeep.gateway.v1.Source\"l\n\x16ImportDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12-\n\tdocuments\x18\x02 \x03(\x0b\x32\x1a.ragkeep.types.v1.Document\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"F\n\x17ImportDocumentsResponse\x12+\n\x08outcomes\x18\x01 \x03(\x0b\x32\x19.ragkeep.types.v1.Outcome\"\x18\n\x16ListCollectionsRequest\"U\n\x17ListCollectionsResponse\x12:\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32%.ragkeep.gateway.v1.CollectionSummary\"X\n\x11\x43ollectionSummary\x12\x30\n\ncollection\x18\x01 \x01(\x0b\x32\x1c.ragkeep.types.v1.Collection\x12\x11\n\tdocuments\x18\x02 \x01(\x04\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"R\n\x15GetCollectionResponse\x12\x39\n\ncollection\x18\x01 \x01(\x0b\x32%.ragkeep.gateway.v1.CollectionSummary\"[\n\x17\x43reateCollectionRequest\x12\x30\n\ncollection\x18\x01 \x01(\x0b\x32\x1c.ragkeep.types.v1.Collection\x12\x0e\n\x06preset\x18\x02 \x01(\t\"L\n\x18\x43reateCollectionResponse\x12\x30\n\ncollection\x18\x01 \x01(\x0b\x32\x1c.ragkeep.types.v1.Collection\"K\n\x17UpdateCollectionRequest\x12\x30\n\ncollection\x18\x01 \x01(\x0b\x32\x1c.ragkeep.types.v1.Collection\"b\n\x18UpdateCollectionResponse\x12\x30\n\ncollection\x18\x01 \x01(\x0b\x32\x1c.ragkeep.types.v1.Collection\x12\x14\n\x0cimport_again\x18\x02 \x01(\x08\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"=\n\x12GetDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\"I\n\x13GetDocumentResponse\x12\x32\n\x08\x64ocument\x18\x01 \x01(\x0b\x32 .ragkeep.types.v1.StoredDocument\"\x8e\x01\n\x14ListDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12(\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x18.ragkeep.types.v1.Filter\x12\x16\n\tpage_size\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x04 \x01(\tB\x0c\n\n_page_size\"e\n\x15ListDocumentsResponse\x12\x33\n\tdocuments\x18\x01 \x03(\x0b\x32 .ragkeep.types.v1.StoredDocument\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xce\x01\n\x16\x44\x65leteDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12,\n\x03ids\x18\x02 \x01(\x0b\x32\x1d.ragkeep.types.v1.DocumentIdsH\x00\x12*\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x18.ragkeep.types.v1.FilterH\x00\x12\x18\n\x0e\x65very_document\x18\x04 \x01(\x08H\x00\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x12\n\npage_token\x18\x06 \x01(\tB\x07\n\x05which\"H\n\x17\x44\x65leteDocumentsResponse\x12\x14\n\x0c\x64ocument_ids\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*r\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x16\n\x12SEARCH_MODE_VECTOR\x10\x02\x12\x17\n\x13SEARCH_MODE_KEYWORD\x10\x03*J\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x14\n\x10STAGE_RETRIEVING\x10\x01\x12\x14\n\x10STAGE_GENERATING\x10\x02\x32\xec\t\n\nRagService\x12T\n\x03\x41sk\x12\x1e.ragkeep.gateway.v1.AskRequest\x1a\x1f.ragkeep.gateway.v1.AskResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x01\x30\x01\x12[\n\x06Search\x12!.ragkeep.gateway.v1.SearchRequest\x1a\".ragkeep.gateway.v1.SearchResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x01\x12v\n\x0fImportDocuments\x12*.ragkeep.gateway.v1.ImportDocumentsRequest\x1a+.ragkeep.gateway.v1.ImportDocumentsResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x02\x12x\n\x0fListCollections\x12*.ragkeep.gateway.v1.ListCollectionsRequest\x1a+.ragkeep.gateway.v1.ListCollectionsResponse\"\x0c\x9a\xe1\x18\x08\n\x01*\x12\x03\x01\x02\x03\x12r\n\rGetCollection\x12(.ragkeep.gateway.v1.GetCollectionRequest\x1a).ragkeep.gateway.v1.GetCollectionResponse\"\x0c\x9a\xe1\x18\x08\n\x01*\x12\x03\x01\x02\x03\x12y\n\x10\x43reateCollection\x12+.ragkeep.gateway.v1.CreateCollectionRequest\x1a,.ragkeep.gateway.v1.CreateCollectionResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x03\x12y\n\x10UpdateCollection\x12+.ragkeep.gateway.v1.UpdateCollectionRequest\x1a,.ragkeep.gateway.v1.UpdateCollectionResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x03\x12y\n\x10\x44\x65leteCollection\x12+.ragkeep.gateway.v1.DeleteCollectionRequest\x1a,.ragkeep.gateway.v1.DeleteCollectionResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x03\x12j\n\x0bGetDocument\x12&.ragkeep.gateway.v1.GetDocumentRequest\x1a\'.ragkeep.gateway.v1.GetDocumentResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x01\x12p\n\rListDocuments\x12(.ragkeep.gateway.v1.ListDocumentsRequest\x1a).ragkeep.gateway.v1.ListDocumentsResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x01\x12v\n\x0f\x44\x65leteDocuments\x12*.ragkeep.gateway.v1.DeleteDocumentsRequest\x1a+.ragkeep.gateway.v1.DeleteDocumentsResponse\"\n\x9a\xe1\x18\x06\n\x01*\x12\x01\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,10 +56,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAGSERVICE'].methods_by_name['ListDocuments']._serialized_options = b'\232\341\030\006\n\001*\022\001\001'
   _globals['_RAGSERVICE'].methods_by_name['DeleteDocuments']._loaded_options = None
   _globals['_RAGSERVICE'].methods_by_name['DeleteDocuments']._serialized_options = b'\232\341\030\006\n\001*\022\001\002'
-  _globals['_SEARCHMODE']._serialized_start=2781
-  _globals['_SEARCHMODE']._serialized_end=2895
-  _globals['_STAGE']._serialized_start=2897
-  _globals['_STAGE']._serialized_end=2971
+  _globals['_SEARCHMODE']._serialized_start=2798
+  _globals['_SEARCHMODE']._serialized_end=2912
+  _globals['_STAGE']._serialized_start=2914
+  _globals['_STAGE']._serialized_end=2988
   _globals['_ASKREQUEST']._serialized_start=157
   _globals['_ASKREQUEST']._serialized_end=373
   _globals['_ASKRESPONSE']._serialized_start=376
@@ -75,43 +75,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHRESPONSE']._serialized_start=1142
   _globals['_SEARCHRESPONSE']._serialized_end=1203
   _globals['_IMPORTDOCUMENTSREQUEST']._serialized_start=1205
-  _globals['_IMPORTDOCUMENTSREQUEST']._serialized_end=1296
-  _globals['_IMPORTDOCUMENTSRESPONSE']._serialized_start=1298
-  _globals['_IMPORTDOCUMENTSRESPONSE']._serialized_end=1368
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1370
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1394
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1396
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1481
-  _globals['_COLLECTIONSUMMARY']._serialized_start=1483
-  _globals['_COLLECTIONSUMMARY']._serialized_end=1571
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=1573
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=1609
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=1611
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1693
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=1695
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=1786
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=1788
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=1864
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=1866
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=1941
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=1943
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=2041
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=2043
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=2082
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=2084
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=2110
-  _globals['_GETDOCUMENTREQUEST']._serialized_start=2112
-  _globals['_GETDOCUMENTREQUEST']._serialized_end=2173
-  _globals['_GETDOCUMENTRESPONSE']._serialized_start=2175
-  _globals['_GETDOCUMENTRESPONSE']._serialized_end=2248
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=2251
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=2393
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=2395
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=2496
-  _globals['_DELETEDOCUMENTSREQUEST']._serialized_start=2499
-  _globals['_DELETEDOCUMENTSREQUEST']._serialized_end=2705
-  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_start=2707
-  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_end=2779
-  _globals['_RAGSERVICE']._serialized_start=2974
-  _globals['_RAGSERVICE']._serialized_end=4234
+  _globals['_IMPORTDOCUMENTSREQUEST']._serialized_end=1313
+  _globals['_IMPORTDOCUMENTSRESPONSE']._serialized_start=1315
+  _globals['_IMPORTDOCUMENTSRESPONSE']._serialized_end=1385
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1387
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1411
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1413
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1498
+  _globals['_COLLECTIONSUMMARY']._serialized_start=1500
+  _globals['_COLLECTIONSUMMARY']._serialized_end=1588
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=1590
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=1626
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=1628
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1710
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=1712
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=1803
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=1805
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=1881
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=1883
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=1958
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=1960
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=2058
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=2060
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=2099
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=2101
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=2127
+  _globals['_GETDOCUMENTREQUEST']._serialized_start=2129
+  _globals['_GETDOCUMENTREQUEST']._serialized_end=2190
+  _globals['_GETDOCUMENTRESPONSE']._serialized_start=2192
+  _globals['_GETDOCUMENTRESPONSE']._serialized_end=2265
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=2268
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=2410
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=2412
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=2513
+  _globals['_DELETEDOCUMENTSREQUEST']._serialized_start=2516
+  _globals['_DELETEDOCUMENTSREQUEST']._serialized_end=2722
+  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_start=2724
+  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_end=2796
+  _globals['_RAGSERVICE']._serialized_start=2991
+  _globals['_RAGSERVICE']._serialized_end=4251
 # @@protoc_insertion_point(module_scope)

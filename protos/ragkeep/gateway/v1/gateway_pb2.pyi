@@ -352,8 +352,13 @@ class ImportDocumentsRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """The collection's name. Default "service-tickets"."""
+    dry_run: _builtins.bool
+    """Nothing is embedded, stored or made; the outcomes say what would become of the documents. That a text is longer than the
+    embedding model takes is found only by embedding it, so not here. Default false.
+    """
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Document]:
         """1 to 100 documents, together at most 4 MiB. One document must not be in two requests in flight."""
@@ -363,10 +368,11 @@ class ImportDocumentsRequest(_message.Message):
         *,
         collection: _builtins.str = ...,
         documents: _abc.Iterable[_types_pb2.Document] | None = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "documents", b"documents"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "documents", b"documents", "dry_run", b"dry_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

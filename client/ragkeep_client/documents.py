@@ -1,0 +1,161 @@
+"""Rows of files → documents of a collection. Each row that is none has its reason; a repeated document counts once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ragkeep.types.v1 import types_pb2
+from ragkeep_client.cells import WrongCell, text_of, value_of
+from ragkeep_client.events import Field
+from ragkeep_client.rows import BadRow, Row, RowFile
+from ragkeep_client.seen import Seen
+
+SERVICE_TICKETS = "service-tickets"
+# Of the preset, which the gateway makes when it is first imported into: until then it cannot be asked for its fields.
+TICKET_FIELDS = (
+    Field("ticket_id", "keyword", filterable=True, required=True),
+    Field("title", "text", filterable=False, required=True),
+    Field("description", "text", filterable=False, required=True),
+    Field("solution", "text", filterable=False, required=True),
+    Field("category", "keyword", filterable=True, required=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a row needs in order to be a document."""
+
+    collection: str
+    fields: Mapping[str, Field]
+    id_column: str
+
+    @classmethod
+    def of(cls, collection: str, fields: Sequence[Field], id_column: str | None = None) -> Schema:
+        """`id_column` is by default `id`; a service ticket's is its `ticket_id`."""
+        default = "ticket_id" if collection == SERVICE_TICKETS else "id"
+        return cls(collection, {field.name: field for field in fields}, (id_column or default).strip().lower())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """That are imported."""
+        return tuple(dict.fromkeys((self.id_column, *self.fields)))
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Without which no row is a document."""
+        return tuple(dict.fromkeys((self.id_column, *(field.name for field in self.fields.values() if field.required))))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A document of a file."""
+
+    line: int  # of the file, where its row begins
+    document: types_pb2.Document
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that is not imported."""
+
+    line: int
+    document_id: str  # empty where it could not be read
+    reason: str  # a name of errors.proto without its prefix
+    message: str
+    raw: bytes | None = None  # None: too large to be kept
+    fatal: bool = False  # nothing after it could be read
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A row that says once more what an earlier one said."""
+
+    line: int
+
+
+class Documents:
+    """Makes documents of rows; remembers ids over all files of an import."""
+
+    def __init__(self, schema: Schema, names: list[str]) -> None:
+        self._schema = schema
+        self._names = names  # of the sources, as they are shown
+        self._seen = Seen()
+
+    def close(self) -> None:
+        """Forgets the ids."""
+        self._seen.close()
+
+    def of(self, file: RowFile, source: int) -> Iterator[Found | Rejected | Duplicate]:
+        """What each row of a file is; `source` is the file's place among the names."""
+        for row in file.rows():
+            if isinstance(row, BadRow):
+                yield Rejected(row.line, "", row.reason, row.message, row.raw, row.fatal)
+                continue
+            try:
+                document = self._document(row)
+            except WrongCell as error:
+                yield Rejected(row.line, self._shown_id(row), error.reason, error.message, row.raw)
+                continue
+            content = document.SerializeToString(deterministic=True)
+            earlier = self._seen.earlier(document.id, content, source, row.line)
+            if earlier is None:
+                yield Found(row.line, document, row.raw)
+            elif earlier.same:
+                yield Duplicate(row.line)
+            else:
+                where = f"in line {earlier.line}" + (f" of {self._names[earlier.source]}" if earlier.source != source else "")
+                message = f"The id {document.id[:64]} came before, {where}, with other content; the first one is taken."
+                yield Rejected(row.line, document.id, "DUPLICATE_ID", message, row.raw)
+
+    def _document(self, row: Row) -> types_pb2.Document:
+        """Raises WrongCell."""
+        schema = self._schema
+        document_id = self._id(row)
+        if row.whole:
+            unknown = [name for name in row.cells if name not in schema.fields]
+            if unknown:
+                known = ", ".join(schema.fields)
+                problem = f"The collection {schema.collection} has no field {unknown[0][:64]}; it has {known}."
+                raise WrongCell(problem, "FIELD_UNKNOWN")
+        empty = [
+            name for name in schema.needed if (name != schema.id_column or not row.whole) and _is_empty(row.cells.get(name))
+        ]
+        if empty:
+            plural = "s are" if len(empty) > 1 else " is"
+            raise WrongCell(f"The column{plural} empty: {', '.join(empty)}.", "FIELD_MISSING")
+        fields = {}
+        for name, field in schema.fields.items():
+            cell = row.cells.get(name)
+            # A CSV cell cannot say whether it is empty or not there.
+            if cell is None or (row.text and not cell.strip()):
+                continue
+            fields[name] = value_of(name, field.type, cell.strip() if row.text and field.type == "keyword" else cell)
+        return types_pb2.Document(id=document_id, fields=fields, groups=_groups(row.groups))
+
+    def _id(self, row: Row) -> str:
+        cell = row.document_id if row.whole else row.cells.get(self._schema.id_column)
+        if _is_empty(cell):
+            if row.whole:
+                raise WrongCell("The document has no id.", "DOCUMENT_ID_INVALID")
+            return ""  # said with the other empty columns
+        found = text_of("The id", cell)
+        return found.strip() if row.text else found
+
+    def _shown_id(self, row: Row) -> str:
+        cell = row.document_id if row.whole else row.cells.get(self._schema.id_column)
+        return cell.strip().encode("utf-8", "replace").decode()[:256] if isinstance(cell, str) else ""
+
+
+def _is_empty(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def _groups(groups: Any) -> list[str]:
+    if groups is None:
+        return []
+    if not isinstance(groups, list):
+        raise WrongCell("The groups must be a list of names.")
+    return [text_of("A group", group) for group in groups]
