@@ -57,9 +57,7 @@ def rows_of(
     """What each record of an open file is."""
     mapping = mapping or Mapping(needed)
     file: CsvFile | JsonlFile = (
-        JsonlFile.begin(opened, name, mapping)
-        if format_ == "jsonl"
-        else CsvFile.begin(opened, name, format_, needed, mapping)
+        JsonlFile.begin(opened, name, mapping) if format_ == "jsonl" else CsvFile.begin(opened, name, format_, needed, mapping)
     )
     return file, list(file.rows())
 

@@ -134,7 +134,7 @@ class CsvFile:
         """The next record; None at the end. Where quotes do not close, the next begins on the line after this one's first."""
         begin = self._lines.line
         self._lines.mark()
-        line = self._lines.read(MAX_RECORD_BYTES)
+        line = self._lines.read(BLOCK)
         if not line:
             return None
         if b'"' not in line and not self._lines.cut:
@@ -171,7 +171,7 @@ class _QuotedRecord:
         self._raw = [first]
         self._size = len(first)
         self._cells: list[bytes] = []
-        self._cell: list[bytes] = []
+        self._cell = bytearray()
 
     def found(self) -> tuple[list[bytes], bytes]:
         """(cells, the record as it stands in the file)."""
@@ -183,7 +183,7 @@ class _QuotedRecord:
         more = True
         while more:
             number += 1
-            self._cell = []
+            self._cell = bytearray()
             if self._here(1) == b'"':
                 self._at += 1
                 if not self._quoted():
@@ -199,7 +199,7 @@ class _QuotedRecord:
             else:
                 more = self._plain()
             if not self.large:
-                self._cells.append(b"".join(self._cell))
+                self._cells.append(bytes(self._cell))
         return None
 
     def _quoted(self) -> bool:
@@ -208,7 +208,8 @@ class _QuotedRecord:
             end = self._piece.find(b'"', self._at)
             if end < 0:
                 self._keep(self._piece[self._at :])
-                if not self._next_piece():
+                # The lines of a long field need not be looked at one by one.
+                if not self._next_piece(self._lines.read_to(b'"', BLOCK)):
                     return False
                 continue
             self._keep(self._piece[self._at : end])
@@ -227,34 +228,34 @@ class _QuotedRecord:
                 self._at = end + 1
                 return True
             self._keep(self._piece[self._at :])
-            if not self._lines.cut or not self._next_piece():
-                if self._cell:
-                    self._cell[-1] = self._cell[-1].rstrip(b"\r\n")
+            if not self._lines.cut or not self._next_piece(self._lines.read(BLOCK)):
+                self._cell = self._cell.rstrip(b"\r\n")
                 return False
 
     def _here(self, size: int) -> bytes:
         """The next bytes of the line; fewer at its end."""
         while len(self._piece) - self._at < size and self._lines.cut:
             rest = self._piece[self._at :]
-            if not self._next_piece():
+            if not self._next_piece(self._lines.read(BLOCK)):
                 self._piece = rest
                 break
             self._piece = rest + self._piece
         return self._piece[self._at : self._at + size]
 
-    def _next_piece(self) -> bool:
-        self._piece, self._at = self._lines.read(MAX_RECORD_BYTES), 0
-        self._size += len(self._piece)
+    def _next_piece(self, piece: bytes) -> bool:
+        """Whether there is one; it begins where the last one ended."""
+        self._piece, self._at = piece, 0
+        self._size += len(piece)
         if self._size > MAX_RECORD_BYTES:
             self.large = True
-            self._raw, self._cells, self._cell = [], [], []
+            self._raw, self._cells, self._cell = [], [], bytearray()
         else:
-            self._raw.append(self._piece)
-        return bool(self._piece)
+            self._raw.append(piece)
+        return bool(piece)
 
     def _keep(self, part: bytes) -> None:
         if not self.large:
-            self._cell.append(part)
+            self._cell += part
 
 
 def _ended(raw: bytes) -> bytes:

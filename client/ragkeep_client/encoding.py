@@ -21,9 +21,10 @@ def recognised(source: Bytes, start: bytes) -> tuple[str, str, int]:
     if start.startswith(codecs.BOM_UTF8):
         return "UTF-8 with BOM", "utf-8", len(codecs.BOM_UTF8)
     if not source.seekable:
-        # The last line of a sample may be half a line.
-        sample = start.splitlines(keepends=True)
-        return _judged(_is_utf8([start], final=False), sample if len(sample) < 2 else sample[:-1])
+        # The last line of a sample may be half a line; a shorter one is all there is.
+        whole = len(start) < BLOCK
+        lines = start.split(b"\n")
+        return _judged(_is_utf8([start], final=whole), lines if whole or len(lines) == 1 else lines[:-1])
     source.seek(0)
     whole = _is_utf8(iter(lambda: source.read(BLOCK), b""), final=True)
     source.seek(0)

@@ -211,9 +211,8 @@ class ImportRun:
 
 def words(counts: Counter[str], dry_run: bool) -> str:
     """Counts as a sentence's part."""
-    would = " would be" if dry_run else ""
-    numbers = ", ".join(f"{counts[name]}{would if name != 'duplicates' else ''} {name}" for name in COUNTED)
-    return f"{numbers} (of {counts['rows']} rows)"
+    numbers = ", ".join(f"{counts[name]} {name}" for name in COUNTED)
+    return f"{'Dry run, nothing is changed: ' if dry_run else ''}{numbers} (of {counts['rows']} rows)"
 
 
 def _progress(output: Output) -> Progress:

@@ -48,7 +48,8 @@ class Lines:
         """What comes next, without reading it; fewer bytes only at the end."""
         while len(self._buffer) - self._at < size and self._fill():
             pass
-        return bytes(self._buffer[self._at : self._at + size])
+        with memoryview(self._buffer) as view:
+            return bytes(view[self._at : self._at + size])
 
     def skip(self, size: int) -> None:
         """Passes over bytes that were peeked at."""
@@ -75,7 +76,25 @@ class Lines:
                 self.cut = False
                 self.line += stop > self._at
                 break
-        found = bytes(self._buffer[self._at : stop])
+        return self._take(stop)
+
+    def read_to(self, mark: bytes, limit: int) -> bytes:
+        """Through the next mark of one byte, over line ends; less where there is none within `limit` bytes, or at the end."""
+        self._trim()
+        searched = self._at
+        while (stop := self._buffer.find(mark, searched, self._at + limit) + 1) == 0:
+            searched = len(self._buffer)
+            if searched - self._at >= limit or not self._fill():
+                stop = min(searched, self._at + limit)
+                break
+        found = self._take(stop)
+        self.line += len(_ANY_END.findall(found)) if self.any_end else found.count(b"\n")
+        self.cut = bool(found)
+        return found
+
+    def _take(self, stop: int) -> bytes:
+        with memoryview(self._buffer) as view:
+            found = bytes(view[self._at : stop])
         self._at = stop
         return found
 

@@ -16,7 +16,7 @@ from ragkeep_client.mapping import Mapping
 from ragkeep_client.rows import BadRow, Row, UnreadableFile
 from ragkeep_client.source import Source
 from tests.reading import TICKET_COLUMNS as COLUMNS
-from tests.reading import read, read_pipe, rows_of
+from tests.reading import read
 
 HEADER = ",".join(COLUMNS) + "\n"
 GOOD = "T-1,忘记密码,登录不了系统,请重置密码,账号管理\n"

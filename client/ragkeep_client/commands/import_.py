@@ -101,11 +101,11 @@ def _say(output: Output, done: ImportRun, collection: str, dry_run: bool) -> Non
         output.say(f"{words(done.counts, dry_run)}, {', '.join(done.encodings)}", style="green")
     if done.ignored:
         output.note(f"Columns that are not imported: {', '.join(plain(name) for name in list(done.ignored)[:20])}", style="dim")
-    if len(done.problems) == 1:
+    if done.problems and done.files == 1:
         raise output.fail(done.problems[0].reason, done.problems[0].message)
     if done.problems:
-        reason = "FILES_FAILED"
-        raise output.fail(reason, f"{len(done.problems)} of {done.files} files could not be read whole; each was named above.")
+        why = f"{len(done.problems)} of {done.files} files could not be read whole; each is named above."
+        raise output.fail("FILES_FAILED", why)
     if not (done.counts["created"] or done.counts["updated"] or done.counts["unchanged"]):
         why = "No row could be imported." if done.counts["rows"] else "There is no row to import."
         raise output.fail("NOTHING_IMPORTED", why)
@@ -127,6 +127,6 @@ async def _fields(client: Client, collection: str) -> Sequence[Field]:
 def _say_rejected(output: Output, file: RejectedFile) -> None:
     for path, rows in file.written.items():
         output.line("rejected_file", {"file": str(path), "rows": rows})
-        output.note(f"{rows} rejected rows are in {plain(str(path))}: correct them, and import that file.", style="yellow")
+        output.note(f"Rejected rows are in {plain(str(path))} ({rows}): correct them, and import that file.", style="yellow")
     if file.left_out:
-        output.note(f"{file.left_out} rejected rows are too large to be written there.", style="yellow")
+        output.note(f"Rejected rows that are too large to be written there: {file.left_out}.", style="yellow")

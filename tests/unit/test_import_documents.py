@@ -1,0 +1,246 @@
+"""Rows → documents: ids, types, groups, duplicates, and a reason for each row that is none."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragkeep.types.v1.types_pb2 import Value
+from ragkeep_client.cells import WrongCell, value_of
+from ragkeep_client.documents import Duplicate, Found, Rejected
+from ragkeep_client.events import Field
+from ragkeep_client.mapping import Mapping, read_mapping
+from ragkeep_client.output import CommandError
+from ragkeep_client.seen import Seen
+from tests.reading import documents_of
+
+HEADER = "ticket_id,title,description,solution,category\n"
+GOOD = "T-1,忘记密码,登录不了系统,请重置密码, 账号管理 \n"
+FIELDS = (
+    Field("title", "text", filterable=False, required=True),
+    Field("team", "keyword", filterable=True, required=False),
+    Field("cost", "number", filterable=True, required=False),
+    Field("open", "boolean", filterable=True, required=False),
+    Field("opened", "timestamp", filterable=True, required=False),
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "file"
+
+
+def noted(path: Path, content: str, format_: str = "csv", id_column: str | None = None) -> list[Found | Rejected | Duplicate]:
+    return documents_of(path, content, FIELDS, format_, "notes", id_column)
+
+
+def only(found: list[Found | Rejected | Duplicate]) -> Found:
+    assert len(found) == 1
+    assert isinstance(found[0], Found), found[0]
+    return found[0]
+
+
+def test_a_ticket_becomes_a_document(path: Path) -> None:
+    """The id is the ticket's; texts are texts as they stand, id and category are keywords without blanks around them."""
+    found = only(documents_of(path, HEADER + GOOD))
+    assert (found.line, found.document.id) == (2, "T-1")
+    fields = found.document.fields
+    assert {name: value.WhichOneof("kind") for name, value in fields.items()} == {
+        "ticket_id": "keyword", "title": "text", "description": "text", "solution": "text", "category": "keyword",
+    }  # fmt: skip
+    assert fields["category"].keyword == "账号管理"
+
+
+def test_exact_repetitions_count_once_and_other_content_is_rejected(path: Path) -> None:
+    """The first document of an id is taken; the same again is a duplicate, another one with that id is an error."""
+    found = documents_of(path, HEADER + GOOD + "T-2,t,d,s,c\n" + GOOD + "T-1,t,d,s,c\n")
+    assert [type(one) for one in found] == [Found, Found, Duplicate, Rejected]
+    last = found[-1]
+    assert isinstance(last, Rejected)
+    assert (last.line, last.reason) == (5, "DUPLICATE_ID")
+    assert "line 2" in last.message
+
+
+def test_a_rejected_row_does_not_take_its_id(path: Path) -> None:
+    """A row with an empty field is rejected by name; a later whole one with the same id is imported."""
+    first, second = documents_of(path, HEADER + "T-1,,d, ,c\n" + GOOD)
+    assert isinstance(first, Rejected)
+    assert (first.reason, first.document_id) == ("FIELD_MISSING", "T-1")
+    assert "title, solution" in first.message
+    assert isinstance(second, Found)
+
+
+def test_cells_of_csv_are_converted_to_their_fields_types(path: Path) -> None:
+    """An empty cell of a field that need not be there is no value."""
+    content = "id,title,team,cost,open,opened\n1,a,x, 12.50 ,Yes,2026-01-31T20:00:00+08:00\n2,b,,,,\n"
+    full, empty = noted(path, content)
+    assert isinstance(full, Found)
+    assert isinstance(empty, Found)
+    fields = full.document.fields
+    assert (fields["cost"].number, fields["open"].boolean) == (12.5, True)
+    assert fields["opened"].timestamp.ToJsonString() == "2026-01-31T12:00:00Z"
+    assert set(empty.document.fields) == {"title"}
+
+
+def test_a_flat_object_of_json_is_a_row(path: Path) -> None:
+    """Null is no value; a number may be an id; blanks are what they are."""
+    line = {"ID": 7, "Title": " a ", "cost": 3, "open": False, "team": None, "opened": "2026-01-31T12:00:00Z", "groups": ["hr"]}
+    document = only(noted(path, json.dumps(line), "jsonl")).document
+    assert (document.id, list(document.groups)) == ("7", ["hr"])
+    assert {name: value.WhichOneof("kind") for name, value in document.fields.items()} == {
+        "title": "text", "cost": "number", "open": "boolean", "opened": "timestamp",
+    }  # fmt: skip
+    assert document.fields["title"].text == " a "
+
+
+def test_an_exported_document_comes_back_as_it_was(path: Path) -> None:
+    """Empty text, blanks in keywords, nanoseconds and groups included: importing an export changes nothing."""
+    fields = {"title": " \n", "team": " x ", "cost": 0.1, "open": False, "opened": "2026-01-31T12:00:00.123456789Z"}
+    line = json.dumps({"id": "1", "fields": {**fields, "title": "a"}, "groups": ["b", "a"]})
+    document = only(noted(path, line, "jsonl")).document
+    assert document.fields["team"].keyword == " x "
+    assert document.fields["opened"].timestamp.nanos == 123456789
+    assert document.fields["cost"].number == 0.1
+    assert list(document.groups) == ["b", "a"]
+    optional = (Field("title", "text", filterable=False, required=False),)
+    kept = only(documents_of(path, json.dumps({"id": "1", "fields": {"title": ""}}), optional, "jsonl", "notes"))
+    assert kept.document.fields["title"].WhichOneof("kind") == "text"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "word"),
+    [
+        ({"title": "a"}, "FIELD_MISSING", "id"),
+        ({"id": "1"}, "FIELD_MISSING", "title"),
+        ({"id": "1", "title": " "}, "FIELD_MISSING", "title"),
+        ({"id": "1", "title": ["a"]}, "FIELD_TYPE_WRONG", "a list"),
+        ({"id": "1", "title": {"a": 1}}, "FIELD_TYPE_WRONG", "an object"),
+        ({"id": "1", "title": True}, "FIELD_TYPE_WRONG", "true"),
+        ({"id": "1", "title": 1.5}, "FIELD_TYPE_WRONG", "1.5"),
+        ({"id": 1.5, "title": "a"}, "FIELD_TYPE_WRONG", "The id"),
+        ({"id": "1", "title": "a\0b"}, "TEXT_INVALID", "NUL"),
+        ({"id": "1", "title": "a\ud800b"}, "TEXT_INVALID", "surrogate"),
+        ({"id": "\udfff", "title": "a"}, "TEXT_INVALID", "surrogate"),
+        ({"id": "1", "title": "a", "cost": "twelve"}, "FIELD_TYPE_WRONG", "twelve"),
+        ({"id": "1", "title": "a", "cost": 10**400}, "FIELD_TYPE_WRONG", "cost"),
+        ({"id": "1", "title": "a", "cost": 2**53 + 1}, "FIELD_TYPE_WRONG", "digits"),
+        ({"id": "1", "title": "a", "open": 1}, "FIELD_TYPE_WRONG", "true or false"),
+        ({"id": "1", "title": "a", "opened": "yesterday"}, "FIELD_TYPE_WRONG", "2026-01-31T12:00:00Z"),
+        ({"id": "1", "title": "a", "groups": [1.5]}, "FIELD_TYPE_WRONG", "group"),
+        ({"fields": {"title": "a"}}, "DOCUMENT_ID_INVALID", "id"),
+        ({"id": "1", "fields": {"title": "a", "more": "x"}}, "FIELD_UNKNOWN", "it has title, team"),
+        ({"id": "1", "fields": {"title": "a"}, "groups": "hr"}, "FIELD_TYPE_WRONG", "groups"),
+    ],
+)
+def test_a_row_that_is_no_document_says_why(path: Path, line: dict[str, Any], reason: str, word: str) -> None:
+    """A reason for machines and a sentence for people; the rows around it are taken."""
+    good = json.dumps({"id": "good", "title": "x"})
+    first, second = noted(path, f"{json.dumps(line)}\n{good}", "jsonl")
+    assert isinstance(first, Rejected)
+    assert first.reason == reason
+    assert word in first.message
+    first.document_id.encode()
+    assert isinstance(second, Found)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["", "nan", "inf", "-Infinity", "1_000", "1,5", "1 000", "0x10", "１２", "12€", "1e999", "9007199254740993", "--1", "."],
+)
+def test_what_is_no_plain_number_is_none(cell: str) -> None:
+    """Nothing is guessed: no thousands, no decimal comma, nothing that would lose digits."""
+    with pytest.raises(WrongCell):
+        value_of("cost", "number", cell)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["2026-01-31", "2026-01-31T12:00:00", "2026-02-30T12:00:00Z", "2026-01-31T24:00:01Z", "2026-01-31T12:00:60Z", "1769860800",
+     "2026-01-31T12:00:00+0800", "0000-01-01T00:00:00Z", "2026-01-31T12:00:00.1234567891Z", "20260131T120000Z"],
+)  # fmt: skip
+def test_what_is_no_moment_with_its_zone_is_none(cell: str) -> None:
+    """A time without a zone could be eight hours off, and nobody would see it."""
+    with pytest.raises(WrongCell):
+        value_of("opened", "timestamp", cell)
+
+
+@given(number=st.floats(allow_nan=False, allow_infinity=False))
+def test_any_number_survives_being_written(number: float) -> None:
+    """As Python and JSON write it, to the last bit."""
+    assert value_of("cost", "number", repr(number)).number == number
+    assert value_of("cost", "number", json.loads(json.dumps(number))).number == number
+
+
+@given(cell=st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text(), max_size=2))
+@pytest.mark.parametrize("kind", ["text", "keyword", "number", "boolean", "timestamp", "other"])
+def test_any_cell_is_a_value_or_says_why_not(kind: str, cell: Any) -> None:
+    """A reader's values and nothing else."""
+    try:
+        value = value_of("field", kind, cell)
+    except WrongCell as error:
+        error.message.encode()
+        said = error.message
+    else:
+        said = "."
+        assert value.WhichOneof("kind") == kind
+        assert Value.FromString(value.SerializeToString()) == value
+    assert said.endswith(".")
+
+
+def test_another_id_column_and_other_names(path: Path) -> None:
+    """The id may be a field as well; what a mapping names wins over a column of that name."""
+    found = documents_of(path, "team,title\nx,a\n", FIELDS, "csv", "notes", "Team")
+    document = only(found).document
+    assert (document.id, document.fields["team"].keyword) == ("x", "x")
+    mapping = Mapping(("id", "title"), {"nr": "id", "other": "title"})
+    assert mapping.renamed(["nr", "id", "title", "more"]) == ["id", "", "title", "more"]
+    assert mapping.unmet == {"other": "title"}
+
+
+def test_a_mapping_is_named_or_lies_in_a_file(tmp_path: Path) -> None:
+    """Several, in either way; names are compared without case; a # begins a remark; an equals sign may be in an old name."""
+    file = tmp_path / "names"
+    file.write_text("\ufeff# theirs = ours\n\nTicket Nr = id\n", encoding="utf-8")
+    mapping = read_mapping([str(file), "a=b=title"], ("id", "title"))
+    assert mapping.renamed(["ticket nr", "a=b"]) == ["id", "title"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nr=number"], "no column number"),
+        (["=id"], "not old=new"),
+        (["a=id", "a=title"], "mapped twice"),
+        (["a=id", "b=id"], "Two columns"),
+        (["/not/there"], "cannot be read"),
+    ],
+)
+def test_a_wrong_mapping_is_refused_before_anything_is_read(arguments: list[str], says: str) -> None:
+    """With the columns that there are."""
+    with pytest.raises(CommandError, match=says) as refused:
+        read_mapping(arguments, ("id", "title"))
+    assert refused.value.reason == "MAPPING_INVALID"
+
+
+def test_ids_are_remembered_without_being_kept_in_memory() -> None:
+    """A hundred thousand need no more of Python's memory than a thousand, and each is known again."""
+    peaks = []
+    for count in (1_000, 100_000):
+        seen = Seen()
+        tracemalloc.start()
+        assert all(seen.earlier(f"id-{n}", b"content", 0, n) is None for n in range(count))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        again, other = seen.earlier(f"id-{count - 1}", b"content", 1, 5), seen.earlier("id-0", b"other", 1, 6)
+        assert again is not None
+        assert (again.same, again.source, again.line) == (True, 0, count - 1)
+        assert other is not None
+        assert not other.same
+        seen.close()
+    assert peaks[1] < 1.15 * peaks[0]
