@@ -213,9 +213,7 @@ def test_rejected_rows_stand_as_they_stood_with_the_reason_before_them(
     out = rejected(path, tmp_path / "in", content, format_=format_)
     if expected is not None:
         assert path.read_bytes() == expected
-        assert out.written == {
-            path: expected.count(b"_reason") if format_ == "jsonl" else len(out.written) and out.written[path]
-        }
+        assert list(out.written) == [path]
         assert path.stat().st_mode & 0o777 == 0o600
     else:
         assert path.read_bytes().count(b"_reason") == 1
