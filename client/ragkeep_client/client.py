@@ -24,6 +24,10 @@ from ragkeep_runtime.errors import DeadlineExceeded, InvalidRequest, NotReady, f
 from ragkeep_runtime.tls import Identity
 
 Mode = Literal["hybrid", "vector", "keyword"]
+# What the slowest embedder that is still waited for takes in: two chunks a second.
+_SLOWEST_BYTES_S = 2048
+# No handler goes on for longer.
+_LONGEST_S = 300.0
 _MODES = {
     "hybrid": gateway_pb2.SEARCH_MODE_HYBRID,
     "vector": gateway_pb2.SEARCH_MODE_VECTOR,
@@ -149,8 +153,10 @@ class Client(CollectionCalls, DocumentCalls):
 
         async def send(batch: Sequence[types_pb2.Document]) -> Sequence[types_pb2.Outcome]:
             request = gateway_pb2.ImportDocumentsRequest(collection=collection, documents=batch, dry_run=dry_run)
+            # A batch is sized towards ten seconds, but one document can be long and an engine slow.
+            seconds = max(timeout_s, min(timeout_s + request.ByteSize() / _SLOWEST_BYTES_S, _LONGEST_S))
             with self._errors():
-                response = await self._stub.ImportDocuments(request, timeout=timeout_s, metadata=self._metadata)
+                response = await self._stub.ImportDocuments(request, timeout=seconds, metadata=self._metadata)
             return response.outcomes
 
         return Importer(send, in_flight=in_flight).run(documents)

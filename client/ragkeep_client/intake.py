@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ragkeep_client.csv_file import CsvFile
@@ -60,15 +61,17 @@ class Intake:
     async def events(self) -> AsyncGenerator[Event]:
         """Begun, Item …, Ended for each source. Raises CommandError where there is no room for temporary files."""
         reading = self._read()
-        try:
-            while some := await self._in_thread(reading):
-                for event in some:
-                    yield event
-        finally:
-            reading.close()
+        # One thread for all: each that allocates takes memory of its own.
+        with ThreadPoolExecutor(1) as thread:
+            try:
+                while some := await self._in_thread(thread, reading):
+                    for event in some:
+                        yield event
+            finally:
+                reading.close()
 
-    async def _in_thread(self, reading: Iterator[Event]) -> list[Event]:
-        work = asyncio.get_running_loop().run_in_executor(None, _ahead, reading)
+    async def _in_thread(self, thread: ThreadPoolExecutor, reading: Iterator[Event]) -> list[Event]:
+        work = asyncio.get_running_loop().run_in_executor(thread, _ahead, reading)
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ragkeep_client.output import CommandError
 
 # Pages of the index that are kept in memory; the rest is in a file that has no name.
-_CACHE_KIB = 1024
+_CACHE_KIB = 512
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ragkeep.embedder.v1 import embedder_pb2
 from ragkeep.types.v1.types_pb2 import Collection, EmbeddingSpace, Vectors
 from ragkeep_runtime.channel import errors_of
-from ragkeep_runtime.errors import EmbeddingSpaceMismatch, TextTooLong
+from ragkeep_runtime.errors import DeadlineExceeded, EmbeddingSpaceMismatch, TextTooLong
 
 if TYPE_CHECKING:
     from ragkeep.embedder.v1.embedder_pb2_grpc import EmbedderServiceAsyncStub
@@ -63,14 +63,20 @@ class Embedding:
         slots = asyncio.Semaphore(_IN_FLIGHT)
 
         async def one(first: int, batch: list[str]) -> list[bytes]:
-            async with slots:
-                try:
+            try:
+                async with slots:
                     response = await self._embed(batch, embedder_pb2.PURPOSE_DOCUMENT)
-                except TextTooLong as error:
-                    index = int("".join(c for c in error.field if c.isdigit()) or 0)
-                    raise TextTooLong(error.message, metadata={"position": str(first + index)}) from error
-                await self._check(response.space, collection)
-                return rows(response.vectors)
+            except TextTooLong as error:
+                index = int("".join(c for c in error.field if c.isdigit()) or 0)
+                raise TextTooLong(error.message, metadata={"position": str(first + index)}) from error
+            except DeadlineExceeded:
+                # A slow engine, or a busy one: half of it each, as long as the import itself has time.
+                middle = len(batch) // 2
+                if not middle:
+                    raise
+                return await one(first, batch[:middle]) + await one(first + middle, batch[middle:])
+            await self._check(response.space, collection)
+            return rows(response.vectors)
 
         try:
             async with asyncio.TaskGroup() as group:
