@@ -46,7 +46,7 @@ class CsvFile:
         if not start.strip(b"\xef\xbb\xbf \t\r\n"):
             raise UnreadableFile("COLUMNS_MISSING", f"{name} is empty. {wanted}; found is none.")
         cr_only = _refuse_binary(name, format_, start, wanted)
-        encoding, codec, skip = recognised(file, start)
+        encoding, codec, skip = recognised(file, start, whole=lines.ended)
         if file.seekable:
             file.seek(0)
             lines = Lines(file)

@@ -13,16 +13,16 @@ _SAMPLE_LINES = 20_000
 _RARE = 0.4
 
 
-def recognised(source: Bytes, start: bytes) -> tuple[str, str, int]:
+def recognised(source: Bytes, start: bytes, *, whole: bool) -> tuple[str, str, int]:
     """(name, codec, bytes to skip) of a file that begins with `start`; it is read to its end, a pipe no further than that.
+    `whole`: there is no more than `start`.
 
     A row that fits neither encoding counts for neither.
     """
     if start.startswith(codecs.BOM_UTF8):
         return "UTF-8 with BOM", "utf-8", len(codecs.BOM_UTF8)
     if not source.seekable:
-        # The last line of a sample may be half a line; a shorter one is all there is.
-        whole = len(start) < BLOCK
+        # The last line of a sample may be half a line.
         lines = start.split(b"\n")
         return _judged(_is_utf8([start], final=whole), lines if whole or len(lines) == 1 else lines[:-1])
     source.seek(0)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
-import time
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import dataclass
 
 from ragkeep_client.csv_file import CsvFile
@@ -17,8 +15,8 @@ from ragkeep_client.mapping import Mapping
 from ragkeep_client.rows import RowFile, UnreadableFile
 from ragkeep_client.source import OpenFile, Source, unreadable
 
-# What is read ahead: rows, bytes of them, and for how long a row is held back, in seconds.
-_AHEAD_ROWS, _AHEAD_BYTES, _AHEAD_S = 64, 1024 * 1024, 0.1
+# What is read ahead at most.
+_AHEAD_ROWS, _AHEAD_BYTES = 64, 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +58,19 @@ class Intake:
 
     async def events(self) -> AsyncGenerator[Event]:
         """Begun, Item …, Ended for each source. Raises CommandError where there is no room for temporary files."""
-        reading = self._read()
+        ahead = _Ahead(self._read())
         # One thread for all: each that allocates takes memory of its own.
-        with ThreadPoolExecutor(1) as thread:
-            try:
-                while some := await self._in_thread(thread, reading):
-                    for event in some:
-                        yield event
-            finally:
-                reading.close()
-
-    async def _in_thread(self, thread: ThreadPoolExecutor, reading: Iterator[Event]) -> list[Event]:
-        work = asyncio.get_running_loop().run_in_executor(thread, _ahead, reading)
+        thread = threading.Thread(target=ahead.fill, name="import-reader", daemon=True)
+        thread.start()
         try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
+            while some := await ahead.take():
+                for event in some:
+                    yield event
+        finally:
             # A thread cannot be cancelled; one that waits for standard input looks up when it is told to.
             self._stop.set()
-            await asyncio.wait([work])
-            raise
+            ahead.stop()
+            thread.join()
 
     def _read(self) -> Generator[Event]:
         documents = Documents(self._schema, [source.name for source in self._sources])
@@ -118,14 +110,61 @@ class Intake:
         return CsvFile.begin(file, source.name, source.format, self._schema.needed, self._mapping)
 
 
-def _ahead(reading: Iterator[Event]) -> list[Event]:
-    some: list[Event] = []
-    size = 0
-    began = time.monotonic()
-    for event in itertools.islice(reading, _AHEAD_ROWS):
-        some.append(event)
-        if isinstance(event, Item) and isinstance(event.found, Found):
-            size += len(event.found.raw)
-        if size > _AHEAD_BYTES or time.monotonic() - began > _AHEAD_S:
-            break
-    return some
+class _Ahead:
+    """A few events between the thread that reads and the loop that takes them. None is held back for the next one's sake."""
+
+    def __init__(self, reading: Generator[Event]) -> None:
+        self._reading = reading
+        self._loop = asyncio.get_running_loop()
+        self._events: deque[Event] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._some = asyncio.Event()
+        self._ended = False
+        self._error: BaseException | None = None
+
+    def fill(self) -> None:
+        """Reads to the end, waiting where there is no room; in a thread."""
+        try:
+            for event in self._reading:
+                with self._changed:
+                    self._changed.wait_for(self._has_room)
+                    if self._ended:
+                        break
+                    self._events.append(event)
+                    self._bytes += len(event.found.raw) if isinstance(event, Item) and isinstance(event.found, Found) else 0
+                    first = len(self._events) == 1
+                if first:
+                    self._loop.call_soon_threadsafe(self._some.set)
+        except Exception as error:  # the one who takes raises it
+            self._error = error
+        finally:
+            self._reading.close()
+            with self._changed:
+                self._ended = True
+            self._loop.call_soon_threadsafe(self._some.set)
+
+    async def take(self) -> list[Event]:
+        """What there is, and at least one; none at the end."""
+        while True:
+            with self._changed:
+                self._some.clear()
+                if self._events or self._ended:
+                    some = list(self._events)
+                    self._events.clear()
+                    self._bytes = 0
+                    self._changed.notify()
+                    break
+            await self._some.wait()
+        if not some and self._error is not None:
+            raise self._error
+        return some
+
+    def stop(self) -> None:
+        """Nobody takes any more."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def _has_room(self) -> bool:
+        return self._ended or (len(self._events) < _AHEAD_ROWS and self._bytes < _AHEAD_BYTES)

@@ -22,6 +22,9 @@ class Bytes(Protocol):
     def seek(self, position: int, /) -> object:
         """Continues at a byte from the start; only where `seekable`."""
 
+    def is_late(self) -> bool:
+        """Whether nothing comes for a while."""
+
 
 class Lines:
     """Reads lines; needs the memory of one line and a block, or of what lies between a mark and here in a pipe."""
@@ -44,10 +47,16 @@ class Lines:
         """Bytes read so far."""
         return self._start + self._at
 
+    @property
+    def ended(self) -> bool:
+        """Whether all of the file is in the buffer, or was read."""
+        return self._ended
+
     def peek(self, size: int) -> bytes:
-        """What comes next, without reading it; fewer bytes only at the end."""
-        while len(self._buffer) - self._at < size and self._fill():
-            pass
+        """What comes next, without reading it; fewer bytes at the end, or where a pipe has no more for a while."""
+        while (here := len(self._buffer) - self._at) < size:
+            if (here and self._source.is_late()) or not self._fill():
+                break
         with memoryview(self._buffer) as view:
             return bytes(view[self._at : self._at + size])
 

@@ -47,12 +47,13 @@ class Source:
             return 0
 
     def open(self, stop: threading.Event | None = None) -> OpenFile:
-        """Raises UnreadableFile. `stop` ends waiting for standard input as if it had ended."""
+        """Raises UnreadableFile. Once `stop` is set it reads as if it had ended."""
+        stop = stop or threading.Event()
         try:
             if self.path is None:
-                return OpenFile(_standard_input(), stop or threading.Event(), own=False)
+                return OpenFile(_standard_input(), stop, own=False)
             # Not waiting: a named pipe that nobody writes to is refused, not waited for.
-            file = OpenFile(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), threading.Event(), own=True)
+            file = OpenFile(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), stop, own=True)
         except OSError as error:
             raise unreadable(self.name, error) from None
         if not file.seekable:
@@ -75,10 +76,14 @@ class OpenFile:
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes; none at the end."""
-        while not self.seekable and not select.select([self._descriptor], [], [], 0.2)[0]:
-            if self._stop.is_set():
-                return b""
-        return os.read(self._descriptor, size)
+        while not self._stop.is_set():
+            if self.seekable or select.select([self._descriptor], [], [], 0.2)[0]:
+                return os.read(self._descriptor, size)
+        return b""
+
+    def is_late(self) -> bool:
+        """Whether nothing comes for half a second; a file has all there is."""
+        return not self.seekable and not select.select([self._descriptor], [], [], 0.5)[0]
 
     def seek(self, position: int, /) -> None:
         """Continues at a byte from the start."""

@@ -337,3 +337,19 @@ def test_standard_input_is_read_from_where_it_stands(path: Path) -> None:
     opened = OpenFile(descriptor, threading.Event(), own=True)
     assert cells(rows_of(opened, "standard input", AB, "csv")[1]) == [("1", "2")]
     opened.close()
+
+
+def test_a_pipe_that_is_slow_is_read_as_it_comes() -> None:
+    """Nobody waits for a full block before the first row is seen, and a character may come in two pieces."""
+    reading, writing = os.pipe()
+    opened = OpenFile(reading, threading.Event(), own=True)
+    text = "a,b\n1,密\n".encode()
+    os.write(writing, text[:-3])
+    rows = lazily(opened)
+    os.write(writing, text[-3:])
+    assert cells([next(rows)]) == [("1", "密")]
+    os.write(writing, b"2,x\n")
+    assert cells([next(rows)]) == [("2", "x")]
+    os.close(writing)
+    assert list(rows) == []
+    opened.close()
