@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ragkeep_client.csv_file import CsvFile
-from ragkeep_client.documents import TICKET_FIELDS, Documents, Duplicate, Found, Rejected, Schema
+from ragkeep_client.documents import TICKET_FIELDS, Columns, Documents, Duplicate, Found, Rejected
 from ragkeep_client.events import Field
 from ragkeep_client.jsonl_file import JsonlFile
 from ragkeep_client.mapping import Mapping
@@ -72,15 +72,15 @@ def documents_of(
 ) -> list[Found | Rejected | Duplicate]:
     """What each row of a file is in a collection with these fields."""
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    schema = Schema.of(collection, fields, id_column)
-    documents = Documents(schema, [str(path)])
+    columns = Columns.of(collection, fields, id_column)
+    documents = Documents(columns, [str(path)])
     opened = Source(path, format_).open()
-    mapping = Mapping(schema.columns)
+    mapping = Mapping(columns.known)
     try:
         file: CsvFile | JsonlFile = (
             JsonlFile.begin(opened, str(path), mapping)
             if format_ == "jsonl"
-            else CsvFile.begin(opened, str(path), format_, schema.needed, mapping)
+            else CsvFile.begin(opened, str(path), format_, columns.needed, mapping)
         )
         return list(documents.of(file, 0))
     finally:

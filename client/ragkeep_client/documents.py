@@ -24,7 +24,7 @@ TICKET_FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Schema:
+class Columns:
     """What a row needs in order to be a document."""
 
     collection: str
@@ -32,13 +32,13 @@ class Schema:
     id_column: str
 
     @classmethod
-    def of(cls, collection: str, fields: Sequence[Field], id_column: str | None = None) -> Schema:
+    def of(cls, collection: str, fields: Sequence[Field], id_column: str | None = None) -> Columns:
         """`id_column` is by default `id`; a service ticket's is its `ticket_id`."""
         default = "ticket_id" if collection == SERVICE_TICKETS else "id"
         return cls(collection, {field.name: field for field in fields}, (id_column or default).strip().lower())
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def known(self) -> tuple[str, ...]:
         """That are imported."""
         return tuple(dict.fromkeys((self.id_column, *self.fields)))
 
@@ -79,8 +79,8 @@ class Duplicate:
 class Documents:
     """Makes documents of rows; remembers ids over all files of an import."""
 
-    def __init__(self, schema: Schema, names: list[str]) -> None:
-        self._schema = schema
+    def __init__(self, columns: Columns, names: list[str]) -> None:
+        self._columns = columns
         self._names = names  # of the sources, as they are shown
         self._seen = Seen()
 
@@ -112,22 +112,22 @@ class Documents:
 
     def _document(self, row: Row) -> types_pb2.Document:
         """Raises WrongCell."""
-        schema = self._schema
+        columns = self._columns
         document_id = self._id(row)
         if row.whole:
-            unknown = [name for name in row.cells if name not in schema.fields]
+            unknown = [name for name in row.cells if name not in columns.fields]
             if unknown:
-                known = ", ".join(schema.fields)
-                problem = f"The collection {schema.collection} has no field {unknown[0][:64]}; it has {known}."
+                known = ", ".join(columns.fields)
+                problem = f"The collection {columns.collection} has no field {unknown[0][:64]}; it has {known}."
                 raise WrongCell(problem, "FIELD_UNKNOWN")
         empty = [
-            name for name in schema.needed if (name != schema.id_column or not row.whole) and _is_empty(row.cells.get(name))
+            name for name in columns.needed if (name != columns.id_column or not row.whole) and _is_empty(row.cells.get(name))
         ]
         if empty:
             plural = "s are" if len(empty) > 1 else " is"
             raise WrongCell(f"The column{plural} empty: {', '.join(empty)}.", "FIELD_MISSING")
         fields = {}
-        for name, field in schema.fields.items():
+        for name, field in columns.fields.items():
             cell = row.cells.get(name)
             # A CSV cell cannot say whether it is empty or not there.
             if cell is None or (row.text and not cell.strip()):
@@ -136,7 +136,7 @@ class Documents:
         return types_pb2.Document(id=document_id, fields=fields, groups=_groups(row.groups))
 
     def _id(self, row: Row) -> str:
-        cell = row.document_id if row.whole else row.cells.get(self._schema.id_column)
+        cell = row.document_id if row.whole else row.cells.get(self._columns.id_column)
         if _is_empty(cell):
             if row.whole:
                 raise WrongCell("The document has no id.", "DOCUMENT_ID_INVALID")
@@ -145,7 +145,7 @@ class Documents:
         return found.strip() if row.text else found
 
     def _shown_id(self, row: Row) -> str:
-        cell = row.document_id if row.whole else row.cells.get(self._schema.id_column)
+        cell = row.document_id if row.whole else row.cells.get(self._columns.id_column)
         return cell.strip().encode("utf-8", "replace").decode()[:256] if isinstance(cell, str) else ""
 
 

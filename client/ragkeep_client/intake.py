@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import dataclass
 
 from ragkeep_client.csv_file import CsvFile
-from ragkeep_client.documents import Documents, Duplicate, Found, Rejected, Schema
+from ragkeep_client.documents import Columns, Documents, Duplicate, Found, Rejected
 from ragkeep_client.jsonl_file import JsonlFile
 from ragkeep_client.mapping import Mapping
 from ragkeep_client.rows import RowFile, UnreadableFile
@@ -50,9 +50,9 @@ Event = Begun | Item | Ended
 class Intake:
     """The rows of an import."""
 
-    def __init__(self, sources: Sequence[Source], schema: Schema, mapping: Mapping) -> None:
+    def __init__(self, sources: Sequence[Source], columns: Columns, mapping: Mapping) -> None:
         self._sources = sources
-        self._schema = schema
+        self._columns = columns
         self._mapping = mapping
         self._stop = threading.Event()
 
@@ -73,7 +73,7 @@ class Intake:
             thread.join()
 
     def _read(self) -> Generator[Event]:
-        documents = Documents(self._schema, [source.name for source in self._sources])
+        documents = Documents(self._columns, [source.name for source in self._sources])
         try:
             for number, source in enumerate(self._sources):
                 yield from self._read_one(documents, number, source)
@@ -107,7 +107,7 @@ class Intake:
     def _begin(self, file: OpenFile, source: Source) -> RowFile:
         if source.format == "jsonl":
             return JsonlFile.begin(file, source.name, self._mapping)
-        return CsvFile.begin(file, source.name, source.format, self._schema.needed, self._mapping)
+        return CsvFile.begin(file, source.name, source.format, self._columns.needed, self._mapping)
 
 
 class _Ahead:

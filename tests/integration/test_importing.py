@@ -16,7 +16,7 @@ from ragkeep.retriever.v1 import retriever_pb2
 from ragkeep.retriever.v1.retriever_pb2_grpc import RetrieverServiceStub
 from ragkeep.types.v1.types_pb2 import Collection, Field, FieldType
 from ragkeep_client.client import Client
-from ragkeep_client.documents import TICKET_FIELDS, Schema
+from ragkeep_client.documents import TICKET_FIELDS, Columns
 from ragkeep_client.events import Outcome
 from ragkeep_client.intake import Intake, Item
 from ragkeep_client.mapping import Mapping
@@ -75,11 +75,11 @@ async def import_files(stack: Stack, tenant: str, paths: Sequence[Path], collect
     """Outcomes of the rows of files, with the reasons of those that were none."""
     async with client(stack, tenant) as found:
         fields = next((one.fields for one in await found.list_collections() if one.name == collection), TICKET_FIELDS)
-        schema = Schema.of(collection, fields)
+        columns = Columns.of(collection, fields)
         sources = find_sources(paths, None)
         outcomes: list[str] = []
         documents = []
-        async with aclosing(Intake(sources, schema, Mapping(schema.columns)).events()) as events:
+        async with aclosing(Intake(sources, columns, Mapping(columns.known)).events()) as events:
             async for event in events:
                 if isinstance(event, Item):
                     document = getattr(event.found, "document", None)

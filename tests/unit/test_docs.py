@@ -1,5 +1,6 @@
 """The pages keep up with the code."""
 
+import re
 from pathlib import Path
 
 from ragkeep_client.folder import DataFolder
@@ -30,8 +31,6 @@ def test_every_reason_has_its_way_out() -> None:
 
 def test_links_between_pages_lead_somewhere() -> None:
     """Relative links of every page at the top and in docs."""
-    import re
-
     for page in [*Path().glob("*.md"), *Path("docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page}: {target}"
@@ -39,8 +38,6 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 def test_the_schema_on_the_page_is_one_and_every_key_has_its_row() -> None:
     """docs/collections.md: what is shown can be made, and what can be written is told."""
-    import re
-
     from ragkeep_client.schema import Field, Schema, schema_message
     from ragkeep_client.schema_file import read_schema, write_schema
     from ragkeep_retriever.definitions import collection_of
@@ -63,3 +60,24 @@ def test_the_example_of_a_settings_file_is_right(tmp_path: Path) -> None:
     check(file, resolve(file, {}, own, {}))
     assert file.of("generator")["num_ctx"] == "16384"
     assert file.up == {"ports": 50061, "health_ports": 9161}
+
+
+def test_every_option_of_import_is_in_the_pages() -> None:
+    """In docs/command.md, and its reasons in docs/troubleshooting.md."""
+    import typer.main
+
+    from ragkeep_client.command import app
+
+    page, reasons = Path("docs/command.md").read_text(), Path("docs/troubleshooting.md").read_text()
+    command = typer.main.get_command(app).commands["import"]  # type: ignore[attr-defined]
+    options = {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
+    assert {"--dry-run", "--rejected"} < options
+    assert {name for name in options if f"`{name}" not in page} == set()
+    found = {
+        reason
+        for path in Path("client/ragkeep_client").rglob("*.py")
+        if path.stem in ("source", "csv_file", "jsonl_file", "intake", "rejected", "seen", "mapping", "import_")
+        for reason in re.findall(r'(?:UnreadableFile|CommandError|fail)\(\s*"([A-Z_]+)"', path.read_text())
+    }
+    assert "REJECTED_FILE_UNUSABLE" in found
+    assert {reason for reason in found if f"`{reason}`" not in reasons} == set()

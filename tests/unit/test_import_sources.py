@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ragkeep_client.documents import TICKET_FIELDS, Found, Schema
+from ragkeep_client.documents import TICKET_FIELDS, Columns, Found
 from ragkeep_client.intake import Begun, Ended, Event, Intake, Item
 from ragkeep_client.mapping import Mapping
 from ragkeep_client.output import CommandError
@@ -111,8 +111,8 @@ async def events(intake: Intake) -> list[Event]:
 
 
 def intake(*paths: Path) -> Intake:
-    schema = Schema.of("service-tickets", TICKET_FIELDS)
-    return Intake(find_sources(paths, None), schema, Mapping(schema.columns))
+    columns = Columns.of("service-tickets", TICKET_FIELDS)
+    return Intake(find_sources(paths, None), columns, Mapping(columns.known))
 
 
 async def test_a_file_that_cannot_be_imported_does_not_keep_the_others_from_it(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class Format(StrEnum):
 
 def import_(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE…", help="Files, folders (with all below them), or - for standard input.")
+        list[Path], typer.Argument(metavar="SOURCE", help="Files, folders (with all below them), or - for standard input.")
     ],
     format_: Annotated[
         Format | None, typer.Option("--format", help="Of files whose suffix does not tell, and of standard input.")
@@ -57,7 +57,7 @@ def import_(
     Exit codes: 0 something was taken, 1 nothing was or a file could not be read whole, 2 wrong usage, 130 cancelled.
     """
     from ragkeep_client.connect import connected
-    from ragkeep_client.documents import Schema
+    from ragkeep_client.documents import Columns
     from ragkeep_client.import_run import ImportRun
     from ragkeep_client.intake import Intake
     from ragkeep_client.mapping import read_mapping
@@ -73,10 +73,10 @@ def import_(
         except UnreadableFile as error:
             raise CommandError(error.reason, error.message) from None
         async with connected(data, tenant) as client:
-            schema = Schema.of(collection, await _fields(client, collection), id_column)
-            renamed = read_mapping(mapping or [], schema.columns)
+            columns = Columns.of(collection, await _fields(client, collection), id_column)
+            renamed = read_mapping(mapping or [], columns.known)
             rejected_file = RejectedFile(rejected, found) if rejected else None
-            done = ImportRun(output, found, Intake(found, schema, renamed), rejected_file, dry_run=dry_run)
+            done = ImportRun(output, found, Intake(found, columns, renamed), rejected_file, dry_run=dry_run)
             try:
                 await done.run(client, collection)
             finally:
