@@ -185,7 +185,8 @@ class ImportRun:
             if file.problem is not None:
                 self._output.note(f"{plain(file.problem.message)} {file.problem.reason}", style="red")
             if file.row_file is not None:
-                self._output.say(f"{file.source.name}: {words(file.counts, self._dry_run)}", style="dim")
+                # Not on stdout, where it would break the progress bar.
+                self._output.note(f"{file.source.name}: {words(file.counts, self._dry_run)}", style="dim")
 
     def _advance(self, progress: Progress, bar: TaskID) -> None:
         # What is read is not yet imported: the oldest document on its way says how far it is.
@@ -196,7 +197,8 @@ class ImportRun:
         file = way.file if way else self._read[1]
         name = "importing"
         if file is not None and len(self._sources) > 1:
-            name = f"{file.number + 1}/{len(self._sources)} {file.source.name[-30:]}"
+            short = file.source.path.name if file.source.path else "-"
+            name = f"{file.number + 1}/{len(self._sources)} {plain(short)[-30:]}"
         completed = way.bytes_read if way else self._read[0]
         progress.update(bar, description=name, completed=completed, documents=documents, rate=rate)
 

@@ -150,6 +150,26 @@ async def test_fields_come_back_as_they_went_in(store: PassageStore, collection:
     assert dict(found.hits[0].fields) == fields
 
 
+ODD = {
+    "controls": "".join(map(chr, [*range(1, 0x20), *range(0x7F, 0xA0)])),
+    "right-to-left": "שלום \u202eabc\u202c \u200fمرحبا",
+    "emoji": "👩\u200d👩\u200d👧 🏳️\u200d🌈",
+    "combining": "Z\u0351\u036b e\u0301 \u00e9",
+    "line-ends": "a\rb\nc\r\nd\u2028e\u2029f\u0085g",
+    "edges": "\ufeff \ufffe\uffff \U0010ffff",
+    "long": "字" * 300_000,
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+async def test_odd_text_comes_back_as_it_went_in(store: PassageStore, collection: Collection, text: str) -> None:
+    """In a field and in a passage; nothing is stripped or normalised."""
+    await store.put("demo", collection, [document("a", f"needle {text[:9000]}", title=text)])
+    found = await store.search(ALL, collection, Query(text="needle"))
+    assert found.hits[0].fields["title"] == text
+    assert found.hits[0].text == f"needle {text[:9000]}"
+
+
 @pytest.mark.parametrize(
     ("question", "expected"),
     [

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,31 @@ async def test_text_that_no_store_can_hold_is_rejected_by_its_row(notes: Stack, 
     # The first three are known to the reader, the others once they are sent.
     reasons = ["TEXT_INVALID", "TEXT_INVALID", "DOCUMENT_TOO_LARGE", "DOCUMENT_TOO_LARGE", "DOCUMENT_ID_INVALID", "created"]
     assert found == reasons
+
+
+def spans(stack: Stack, service: str, method: str) -> list[tuple[float, float]]:
+    """(begin, end) of each call that a service's log holds, in seconds."""
+    found = []
+    for line in stack.log(service).splitlines():
+        if f'Service/{method}"' in line:
+            facts = json.loads(line)
+            end = datetime.fromisoformat(facts["timestamp"]).timestamp()
+            found.append((end - facts["duration_ms"] / 1000, end))
+    return found
+
+
+async def test_storing_one_batch_overlaps_with_embedding_another(tmp_path: Path) -> None:
+    """By the services' own logs: while one stores, the other has a call in hand."""
+    stack = Stack(tmp_path)
+    try:
+        stack.start("embedder", "retriever", "gateway")
+        async with client(stack, "demo") as found:
+            await kinds(found.import_documents(_many(60)))
+        embeds, puts = spans(stack, "embedder", "Embed"), spans(stack, "retriever", "PutDocuments")
+        assert len(puts) > 1
+        assert any(begin < end and other < until for begin, until in puts for other, end in embeds)
+    finally:
+        stack.stop()
 
 
 @pytest.mark.parametrize("name", ["embedder", "retriever", "gateway"])

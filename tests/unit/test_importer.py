@@ -229,3 +229,34 @@ async def test_an_error_of_the_source_ends_the_import_and_its_calls() -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         await outcomes(gateway.importer(in_flight=3), source())
     assert gateway.active == []
+
+
+async def test_outcomes_come_while_the_source_has_nothing_yet() -> None:
+    """Who waits for more documents learns meanwhile what became of those before."""
+    more = asyncio.Event()
+
+    async def source() -> AsyncIterator[Document]:
+        for document in documents(9):
+            yield document
+        await more.wait()
+
+    found = Gateway().importer(in_flight=3).run(source())
+    async with aclosing(found):
+        first = [await anext(found) for _ in range(8)]
+        assert [outcome.position for outcome in first] == list(range(8))
+        more.set()
+        assert [outcome.position async for outcome in found] == [8]
+
+
+async def test_the_contracts_own_message_is_sent_as_it_is() -> None:
+    """It may hold what Python's values cannot, such as nanoseconds."""
+    message = types_pb2.Document(id="T-1", groups=["hr"])
+    message.fields["at"].timestamp.nanos = 1
+    sent: list[types_pb2.Document] = []
+
+    async def send(batch: Sequence[types_pb2.Document]) -> Sequence[types_pb2.Outcome]:
+        sent.extend(batch)
+        return [types_pb2.Outcome(document_id="T-1", kind=types_pb2.OutcomeKind.OUTCOME_KIND_CREATED)]
+
+    assert [outcome.kind async for outcome in Importer(send).run([message])] == ["created"]
+    assert sent == [message]
