@@ -24,15 +24,13 @@ from ragkeep_runtime.errors import DeadlineExceeded, InvalidRequest, NotReady, f
 from ragkeep_runtime.tls import Identity
 
 Mode = Literal["hybrid", "vector", "keyword"]
-# What the slowest embedder that is still waited for takes in: two chunks a second.
-_SLOWEST_BYTES_S = 2048
-# No handler goes on for longer.
-_LONGEST_S = 300.0
 _MODES = {
     "hybrid": gateway_pb2.SEARCH_MODE_HYBRID,
     "vector": gateway_pb2.SEARCH_MODE_VECTOR,
     "keyword": gateway_pb2.SEARCH_MODE_KEYWORD,
 }
+# What the slowest embedder that is still waited for takes in, two chunks a second; and seconds after which every handler ends.
+_SLOWEST_BYTES_S, _LONGEST_S = 2048, 300.0
 
 
 class Client(CollectionCalls, DocumentCalls):

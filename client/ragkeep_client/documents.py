@@ -33,9 +33,10 @@ class Columns:
 
     @classmethod
     def of(cls, collection: str, fields: Sequence[Field], id_column: str | None = None) -> Columns:
-        """`id_column` is by default `id`; a service ticket's is its `ticket_id`."""
-        default = "ticket_id" if collection == SERVICE_TICKETS else "id"
-        return cls(collection, {field.name: field for field in fields}, (id_column or default).strip().lower())
+        """`id_column` is by default `id`; where there is a field `ticket_id` and none `id`, as tickets have it, that."""
+        by_name = {field.name: field for field in fields}
+        default = "ticket_id" if "ticket_id" in by_name and "id" not in by_name else "id"
+        return cls(collection, by_name, (id_column or default).strip().lower())
 
     @property
     def known(self) -> tuple[str, ...]:

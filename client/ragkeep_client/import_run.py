@@ -167,7 +167,7 @@ class ImportRun:
         self._output.line("rejected", {**facts, "reason": row.reason, "message": row.message})
         if self.counts["rejected"] <= _SHOWN:
             where = f"{file.source.name}: line {row.line}" if len(self._sources) > 1 else f"line {row.line}"
-            name = f" {plain(row.document_id)[:64]}" if row.document_id else ""
+            name = f" ({plain(row.document_id)[:64]})" if row.document_id else ""
             self._output.note(f"{where}{name}: {plain(row.message)} {row.reason}", style="yellow")
         if self._rejected is not None and file.row_file is not None:
             self._rejected.write(file.row_file, row.raw, " ".join(plain(f"{row.reason}: {row.message}").split()))

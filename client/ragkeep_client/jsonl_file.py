@@ -76,7 +76,7 @@ class JsonlFile:
 
     def rejected_row(self, raw: bytes, why: str) -> bytes:
         """The line as it stands in the file, with the reason as its first key."""
-        reason = b'{"%b": %b' % (REASON_COLUMN.encode(), json.dumps(why).encode())
+        reason = b'{"%b": %b' % (REASON_COLUMN.encode(), json.dumps(why, ensure_ascii=False).encode("utf-8", "replace"))
         earlier = _WITH_REASON.match(raw)
         rest = raw[earlier.end() :] if earlier else raw.lstrip(_BLANK)
         if not earlier and not rest.startswith(b"{"):

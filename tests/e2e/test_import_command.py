@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +18,6 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_command import Command
-from tests.stack import free_port
 
 pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite")]
 HEADER = "ticket_id,title,description,solution,category\n"
@@ -25,13 +27,22 @@ HEADER = "ticket_id,title,description,solution,category\n"
 def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """A running installation with nothing in it."""
     found = Command(tmp_path_factory.mktemp("import"))
-    base, health = free_port() % 20000 + 20000, free_port() % 20000 + 40000
     try:
-        found("up", "--detach", "--ports", str(base), "--health-ports", str(health), "--embedder", "e5", "--retriever", "sqlite",
+        found("up", "--detach", "--ports", str(four_free_ports()), "--health-ports", str(four_free_ports()), "--embedder", "e5", "--retriever", "sqlite",
               "--generator", "quote")  # fmt: skip
         yield found
     finally:
         found("down")
+
+
+def four_free_ports() -> int:
+    """The first of four consecutive ports that were free a moment ago, below those that the system gives out by itself."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + 4):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
 
 
 def rows(count: int, first: int = 0) -> str:

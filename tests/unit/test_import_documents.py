@@ -198,6 +198,8 @@ def test_another_id_column_and_other_names(path: Path) -> None:
     found = documents_of(path, "team,title\nx,a\n", FIELDS, "csv", "notes", "Team")
     document = only(found).document
     assert (document.id, document.fields["team"].keyword) == ("x", "x")
+    own = (Field("ticket_id", "keyword", filterable=True, required=True), *FIELDS)
+    assert only(documents_of(path, "ticket_id,title\nT-1,a\n", own, "csv", "mine")).document.id == "T-1"
     mapping = Mapping(("id", "title"), {"nr": "id", "other": "title"})
     assert mapping.renamed(["nr", "id", "title", "more"]) == ["id", "", "title", "more"]
     assert mapping.unmet == {"other": "title"}

@@ -38,7 +38,7 @@ def import_(
         typer.Option("--mapping", metavar="OLD=NEW|FILE", help="A column's other name, or a file of such lines; several."),
     ] = None,
     id_column: Annotated[
-        str | None, typer.Option("--id-column", help="That holds a document's id; by default id, of service tickets ticket_id.")
+        str | None, typer.Option("--id-column", help="That holds a document's id; by default id, of tickets ticket_id.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and check everything, say what would be done, and do nothing.")
