@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragkeep.types.v1.types_pb2 import Value
@@ -18,6 +18,7 @@ from ragkeep_client.events import Field
 from ragkeep_client.mapping import Mapping, read_mapping
 from ragkeep_client.output import CommandError
 from ragkeep_client.seen import Seen
+from ragkeep_runtime.errors import REASONS
 from tests.reading import documents_of
 
 HEADER = "ticket_id,title,description,solution,category\n"
@@ -246,3 +247,29 @@ def test_ids_are_remembered_without_being_kept_in_memory() -> None:
         assert not other.same
         seen.close()
     assert peaks[1] < 1.15 * peaks[0]
+
+
+_VALUE = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=6)
+_OBJECT = st.dictionaries(
+    st.sampled_from(["id", "title", "team", "cost", "open", "opened", "groups", "fields", "more", ""]),
+    _VALUE | st.lists(_VALUE, max_size=2) | st.dictionaries(st.sampled_from(["title", "cost", "more"]), _VALUE, max_size=3),
+    max_size=7,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@given(objects=st.lists(_OBJECT, max_size=5), pretend=st.booleans())
+def test_any_objects_are_documents_or_say_why_not(path: Path, objects: list[dict[str, Any]], pretend: bool) -> None:
+    """As many outcomes as lines, in their order; what is a document has an id and only the collection's fields."""
+    for one in objects if pretend else []:
+        one |= {"id": "same", "title": "t"}
+    found = noted(path, "".join(json.dumps(one) + "\n" for one in objects), "jsonl")
+    assert [one.line for one in found] == list(range(1, len(objects) + 1))
+    for one in found:
+        if isinstance(one, Found):
+            assert one.document.id
+            assert set(one.document.fields) <= {field.name for field in FIELDS}
+        elif isinstance(one, Rejected):
+            assert one.reason in REASONS
+            one.document_id.encode()
+            one.message.encode()

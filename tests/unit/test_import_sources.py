@@ -12,6 +12,8 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ragkeep_client.documents import TICKET_FIELDS, Columns, Found
 from ragkeep_client.intake import Begun, Ended, Event, Intake, Item
@@ -303,3 +305,29 @@ def test_closed_standard_input_is_said(tmp_path: Path) -> None:
     )
     ran = subprocess.run(["sh", "-c", '"$0" -c "$1" <&-', sys.executable, code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "UnreadableFile Standard input is closed."
+
+
+_CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=10)
+_BAD = st.sampled_from([b"only one", b"a,b,c", b"\xff,x", b'"open', b'"a"b,c', b"\0,"])
+_LINES = st.lists(st.tuples(_CELL, _CELL).filter(any) | _BAD, min_size=1, max_size=6)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(lines=_LINES, end=st.sampled_from(["\n", "\r\n", "\r"]))
+def test_what_is_rejected_is_read_again_as_it_was(tmp_path: Path, lines: list[tuple[str, str] | bytes], end: str) -> None:
+    """Whatever the rows hold: each comes back with its cells, or with what was wrong with it; also when rejected twice."""
+    written = b"a,b" + end.encode()
+    for line in lines:
+        quoted = ",".join('"' + cell.replace('"', '""') + '"' for cell in line).encode() if isinstance(line, tuple) else line
+        written += quoted + end.encode()
+    path = tmp_path / "in.csv"
+    told: list[list[object]] = []
+    for _ in range(3):
+        file, rows = read(path, written, AB)
+        told.append([{"a": row.cells["a"], "b": row.cells["b"]} if isinstance(row, Row) else row.reason for row in rows])
+        out = RejectedFile(tmp_path / "out.csv", [])
+        for row in rows:
+            out.write(file, row.raw, 'X: "why", and so on')
+        out.close()
+        written = (tmp_path / "out.csv").read_bytes() if rows else written
+    assert told[0] == told[1] == told[2]
