@@ -158,6 +158,30 @@ def test_an_unknown_collection_is_refused_before_anything_is_read(command: Comma
     assert "COLLECTION_UNKNOWN" in command("import", str(file), "--collection", "unheard", code=1).stderr
 
 
+def test_what_is_exported_is_imported_unchanged(command: Command, tmp_path: Path) -> None:
+    """Every type, empty text, blanks, groups and odd characters; also after all of it was deleted."""
+    (tmp_path / "notes.yaml").write_text(
+        "name: notes\nfields:\n  title: {type: text, searchable: true, required: true}\n  remark: {type: text}\n"
+        "  team: {type: keyword, filterable: true}\n  cost: {type: number}\n  open: {type: boolean}\n  at: {type: timestamp}\n"
+    )
+    command("collections", "create", str(tmp_path / "notes.yaml"))
+    documents: list[dict[str, object]] = [
+        {"id": "1", "title": "Lamp \u2028\x85\x07 👩\u200d👧", "remark": "", "team": " x ", "cost": 0.1, "open": False},
+        {"id": 2, "title": "Door", "at": "2026-01-31T20:00:00.123456+08:00", "groups": ["hr", "it"]},
+        {"id": "3", "fields": {"title": " a\r\nb ", "cost": 1e300}},
+    ]
+    file, out, again = (tmp_path / name for name in ("in.jsonl", "out.jsonl", "again.jsonl"))
+    file.write_text("\n".join(map(json.dumps, documents)))
+    there = ("--collection", "notes", "--tenant", "export")
+    assert imported(command.lines("import", str(file), *there))["created"] == 3
+    command("export", "notes", "-o", str(out), "--tenant", "export")
+    assert imported(command.lines("import", str(out), *there))["unchanged"] == 3
+    command("documents", "delete", "--all", "--yes", *there)
+    assert imported(command.lines("import", str(out), *there))["created"] == 3
+    command("export", "notes", "-o", str(again), "--tenant", "export")
+    assert again.read_bytes() == out.read_bytes()
+
+
 def test_an_import_that_was_killed_is_resumed_by_running_it_again(command: Command, tmp_path: Path) -> None:
     """What had arrived is unchanged, and the rest is created."""
     file = tmp_path / "a.csv"

@@ -120,7 +120,8 @@ async def _fields(client: Client, collection: str) -> Sequence[Field]:
     if collection == SERVICE_TICKETS:
         return TICKET_FIELDS
     raise CommandError(
-        "COLLECTION_UNKNOWN", f"There is no collection {collection}; `ragkeep collections` lists those there are."
+        "COLLECTION_UNKNOWN",
+        f"There is no collection {collection}. `ragkeep collections` lists them; `ragkeep collections create` makes one.",
     )
 
 
