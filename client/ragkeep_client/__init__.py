@@ -14,7 +14,9 @@ if TYPE_CHECKING:
         Delta,
         Done,
         Event,
+        Evidence,
         Outcome,
+        Rewritten,
         Scores,
         Source,
         Sources,
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
         StoredDocument,
         Usage,
     )
+    from ragkeep_client.filter_expression import FilterSyntaxError, parse_filter, write_filter
     from ragkeep_client.schema import Field, Schema
-    from ragkeep_client.values import AllOf, AnyOf, Document, Equals, FieldValue, Filter, Keyword, NoneOf, OneOf, Range
+    from ragkeep_client.values import AllOf, AnyOf, Document, Equals, FieldValue, Filter, Keyword, NoneOf, OneOf, Range, Turn
     from ragkeep_runtime.errors import RagkeepError
     from ragkeep_runtime.tls import Identity
 
@@ -39,9 +42,11 @@ __all__ = [
     "Done",
     "Equals",
     "Event",
+    "Evidence",
     "Field",
     "FieldValue",
     "Filter",
+    "FilterSyntaxError",
     "Identity",
     "Keyword",
     "NoneOf",
@@ -49,24 +54,31 @@ __all__ = [
     "Outcome",
     "RagkeepError",
     "Range",
+    "Rewritten",
     "Schema",
     "Scores",
     "Source",
     "Sources",
     "Status",
     "StoredDocument",
+    "Turn",
     "Usage",
+    "parse_filter",
+    "write_filter",
 ]
 
-_HOMES = {
-    "Client": "ragkeep_client.client",
-    "RagkeepError": "ragkeep_runtime.errors",
-    "Identity": "ragkeep_runtime.tls",
-    "Field": "ragkeep_client.schema",
-    "Schema": "ragkeep_client.schema",
-} | dict.fromkeys(
-    ("AllOf", "AnyOf", "Document", "Equals", "FieldValue", "Filter", "Keyword", "NoneOf", "OneOf", "Range"),
-    "ragkeep_client.values",
+_HOMES = (
+    {
+        "Client": "ragkeep_client.client",
+        "RagkeepError": "ragkeep_runtime.errors",
+        "Identity": "ragkeep_runtime.tls",
+    }
+    | dict.fromkeys(("Field", "Schema"), "ragkeep_client.schema")
+    | dict.fromkeys(
+        ("AllOf", "AnyOf", "Document", "Equals", "FieldValue", "Filter", "Keyword", "NoneOf", "OneOf", "Range", "Turn"),
+        "ragkeep_client.values",
+    )
+    | dict.fromkeys(("FilterSyntaxError", "parse_filter", "write_filter"), "ragkeep_client.filter_expression")
 )
 
 

@@ -17,7 +17,7 @@ from ragkeep_client.collection_calls import CollectionCalls
 from ragkeep_client.document_calls import DocumentCalls
 from ragkeep_client.events import Event, Outcome, Source, event_from, source_from
 from ragkeep_client.importer import AnyDocument, Importer
-from ragkeep_client.values import Filter, filter_message
+from ragkeep_client.values import Filter, Turn, filter_message
 from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.edge import has_reason
 from ragkeep_runtime.errors import DeadlineExceeded, InvalidRequest, NotReady, from_rpc_error
@@ -79,14 +79,24 @@ class Client(CollectionCalls, DocumentCalls):
         limit: int | None = None,
         mode: Mode = "hybrid",
         filter: Filter | None = None,
+        history: Sequence[Turn] = (),
         temperature: float | None = None,
         max_tokens: int | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        model: str = "",
+        language: str = "",
+        alpha: float | None = None,
+        minimum_cosine: float | None = None,
+        passages_per_document: int = 0,
+        minimum_coverage: float | None = None,
+        minimum_margin: float | None = None,
+        explain: bool = False,
         timeout_s: float = 120.0,
     ) -> AsyncGenerator[Event]:
-        """Streams status, sources, status, delta ..., citations, usage, done. Leaving the loop cancels the call; to have
-        that at once wherever the iterator is kept, wrap it in `contextlib.aclosing`."""
+        """Streams status, sources, status, delta ..., citations, usage, done; with history (up to 20 turns, oldest first)
+        first status and rewritten. Leaving the loop cancels the call; to have that at once wherever the iterator is kept,
+        wrap it in `contextlib.aclosing`."""
         with writable():
             request = gateway_pb2.AskRequest(
                 collection=collection,
@@ -94,7 +104,15 @@ class Client(CollectionCalls, DocumentCalls):
                 filter=None if filter is None else filter_message(filter),
                 limit=limit,
                 mode=_MODES[mode],
-                options=generator_pb2.Options(temperature=temperature, max_tokens=max_tokens, seed=seed, stop=stop),
+                options=generator_pb2.Options(
+                    temperature=temperature, max_tokens=max_tokens, seed=seed, stop=stop, model=model, language=language
+                ),
+                alpha=alpha,
+                minimum_cosine=minimum_cosine,
+                passages_per_document=passages_per_document,
+                explain=explain,
+                minimum_evidence=types_pb2.MinimumEvidence(coverage=minimum_coverage, margin=minimum_margin),
+                history=[generator_pb2.Turn(question=turn.question, answer=turn.answer) for turn in history],
             )
         call = self._stub.Ask(request, timeout=timeout_s, metadata=self._metadata)
         try:
@@ -117,9 +135,11 @@ class Client(CollectionCalls, DocumentCalls):
         filter: Filter | None = None,
         alpha: float | None = None,
         minimum_cosine: float | None = None,
+        passages_per_document: int = 0,
+        explain: bool = False,
         timeout_s: float = 10.0,
     ) -> list[Source]:
-        """Passages, best first."""
+        """Passages, best first; with `explain` their scores bring their ranks in both halves."""
         with writable():
             request = gateway_pb2.SearchRequest(
                 collection=collection,
@@ -129,6 +149,8 @@ class Client(CollectionCalls, DocumentCalls):
                 mode=_MODES[mode],
                 alpha=alpha,
                 minimum_cosine=minimum_cosine,
+                passages_per_document=passages_per_document,
+                explain=explain,
             )
         with self._errors():
             response = await self._stub.Search(request, timeout=timeout_s, metadata=self._metadata)

@@ -9,6 +9,7 @@ import typer
 
 from ragkeep_client.commands.ask import ask
 from ragkeep_client.commands.certs import certs
+from ragkeep_client.commands.chat import chat
 from ragkeep_client.commands.collections import collections
 from ragkeep_client.commands.config import config
 from ragkeep_client.commands.documents import documents
@@ -25,6 +26,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 app.command()(up)
 app.command("import")(import_)
 app.command()(ask)
+app.command()(chat)
 app.command()(search)
 app.add_typer(collections, name="collections")
 app.add_typer(documents, name="documents")

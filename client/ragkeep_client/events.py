@@ -13,7 +13,7 @@ from ragkeep_client.schema import Field as Field
 from ragkeep_client.schema import Schema, enum_name, schema_from
 from ragkeep_client.values import FieldValue, plain_value
 
-Stage = Literal["retrieving", "generating", "other"]
+Stage = Literal["rewriting", "retrieving", "generating", "other"]
 Finish = Literal["stop", "length", "no_evidence", "other"]
 Kind = Literal["created", "unchanged", "updated", "rejected", "other"]
 
@@ -25,6 +25,8 @@ class Scores:
     cosine: float | None  # -1 to 1
     bm25: float | None  # comparable only inside one result
     fused: float | None  # 0 to 1, what a hybrid result is ordered by
+    vector_rank: int | None = None  # place in the vector half, from 1; only where an explanation was asked for
+    keyword_rank: int | None = None  # place in the keyword half, as above
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,33 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewritten:
+    """What is searched for instead of a follow-up question; once where there is history, before sources."""
+
+    question: str  # the one that was asked where nothing was missing
+    model: str  # that rewrote it; empty where none did
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the scores told of whether the passages answer the question."""
+
+    suffices: bool  # False: the answer is that the documents do not tell
+    coverage: float  # share of the question's tokens that one passage holds, 0 to 1
+    best_cosine: float | None
+    background: float | None  # what unrelated questions reach in the collection
+    minimum_coverage: float  # the thresholds that were applied
+    minimum_margin: float
+    tokens: tuple[str, ...]  # what the keyword half looked for
+    missing: tuple[str, ...]  # those that no passage holds
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """What the answer is made from, best first; before any delta. Empty where nothing fits the question."""
 
     sources: tuple[Source, ...]
+    evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +104,9 @@ class Usage:
     completion_tokens: int
     context_tokens: int  # the window
     used: tuple[int, ...]  # numbers of the sources that fitted into the window
+    left_out: tuple[int, ...] = ()  # numbers of those that did not, and were not read
+    reserved_tokens: int = 0  # of the window, kept free for the answer
+    history_turns: int = 0  # earlier turns that were read
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +118,7 @@ class Done:
     quoted: bool  # sentences of the documents; no language model wrote it
 
 
-Event = Status | Sources | Delta | Citation | Usage | Done
+Event = Status | Rewritten | Sources | Delta | Citation | Usage | Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +178,8 @@ def source_from(message: gateway_pb2.Source) -> Source:
             cosine=scores.cosine if scores.HasField("cosine") else None,
             bm25=scores.bm25 if scores.HasField("bm25") else None,
             fused=scores.fused if scores.HasField("fused") else None,
+            vector_rank=scores.vector_rank if scores.HasField("vector_rank") else None,
+            keyword_rank=scores.keyword_rank if scores.HasField("keyword_rank") else None,
         ),
         version=passage.version,
     )
@@ -176,18 +206,47 @@ def stored_document_from(message: types_pb2.StoredDocument) -> StoredDocument:
     return StoredDocument(document.id, fields, tuple(document.groups), message.version, message.chunks)
 
 
+def evidence_from(message: gateway_pb2.Evidence) -> Evidence:
+    """The evidence of the contract."""
+    return Evidence(
+        suffices=message.suffices,
+        coverage=message.coverage,
+        best_cosine=message.best_cosine if message.HasField("best_cosine") else None,
+        background=message.background if message.HasField("background") else None,
+        minimum_coverage=message.minimum.coverage,
+        minimum_margin=message.minimum.margin,
+        tokens=tuple(message.tokens),
+        missing=tuple(message.missing),
+    )
+
+
+def _sources(message: gateway_pb2.Sources) -> Sources:
+    return Sources(tuple(source_from(source) for source in message.sources), evidence_from(message.evidence))
+
+
+def _usage(usage: generator_pb2.Usage) -> Usage:
+    return Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        context_tokens=usage.context_tokens,
+        used=tuple(usage.used),
+        left_out=tuple(usage.left_out),
+        reserved_tokens=usage.reserved_tokens,
+        history_turns=usage.history_turns,
+    )
+
+
 def _done(done: generator_pb2.Done) -> Done:
     return Done(cast(Finish, enum_name(generator_pb2.Finish, done.finish, "FINISH_")), done.model, done.quoted)
 
 
 _EVENTS: dict[str, Callable[[gateway_pb2.AskResponse], Event]] = {
     "status": lambda one: Status(cast(Stage, enum_name(gateway_pb2.Stage, one.status.stage, "STAGE_"))),
-    "sources": lambda one: Sources(tuple(source_from(source) for source in one.sources.sources)),
+    "rewritten": lambda one: Rewritten(one.rewritten.question, one.rewritten.model),
+    "sources": lambda one: _sources(one.sources),
     "delta": lambda one: Delta(one.delta.text),
     "citation": lambda one: Citation(one.citation.number, one.citation.start, one.citation.end),
-    "usage": lambda one: Usage(
-        one.usage.prompt_tokens, one.usage.completion_tokens, one.usage.context_tokens, tuple(one.usage.used)
-    ),
+    "usage": lambda one: _usage(one.usage),
     "done": lambda one: _done(one.done),
 }
 

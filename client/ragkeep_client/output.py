@@ -49,6 +49,9 @@ class Output:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace", **({"encoding": "utf-8"} if as_json else {}))
+        if hasattr(sys.stdin, "reconfigure"):
+            # What is typed or piped with broken bytes is a text with a mark in it, not a crash.
+            sys.stdin.reconfigure(errors="replace")
 
     @cached_property
     def console(self) -> Console:
@@ -103,24 +106,33 @@ def run(output: Output, work: Coroutine[Any, Any, T]) -> T:
 
 
 def _outcome(work: Coroutine[Any, Any, T]) -> tuple[T | None, CommandError | None]:
-    from ragkeep_runtime.errors import RagkeepError
-
     try:
         return asyncio.run(work), None
-    except CommandError as error:
-        return None, CommandError(error.reason, error.message)
-    except RagkeepError as error:
-        unreachable = error.metadata.get("unreachable")
-        if unreachable is None:
-            return None, CommandError(error.reason, error.message)
-        hint = "Something else listens there, or the certificates of this data folder are not its own."
-        return None, CommandError("NOT_RUNNING", f"{error.message} {hint if unreachable == 'TLS' else NOT_RUNNING}")
-    except BrokenPipeError:
-        raise  # what read the output has gone; main ends quietly
-    except OSError as error:
-        return None, CommandError("FILE_UNREADABLE", f"{error.filename or 'A file'}: {error.strerror or error}.")
     except KeyboardInterrupt:
         return None, CommandError("CANCELLED", "Cancelled.")
+    except Exception as error:
+        failure = failure_of(error)
+        if failure is None:
+            raise
+        # Without the error's traceback, which would hold the channel.
+        return None, failure
+
+
+def failure_of(error: Exception) -> CommandError | None:
+    """What the command says of an error; None for one that is a defect, or that main ends quietly."""
+    from ragkeep_runtime.errors import RagkeepError
+
+    if isinstance(error, CommandError):
+        return CommandError(error.reason, error.message)
+    if isinstance(error, RagkeepError):
+        unreachable = error.metadata.get("unreachable")
+        if unreachable is None:
+            return CommandError(error.reason, error.message)
+        hint = "Something else listens there, or the certificates of this data folder are not its own."
+        return CommandError("NOT_RUNNING", f"{error.message} {hint if unreachable == 'TLS' else NOT_RUNNING}")
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return CommandError("FILE_UNREADABLE", f"{error.filename or 'A file'}: {error.strerror or error}.")
+    return None
 
 
 NOT_RUNNING = "ragkeep is not running here: start it with `ragkeep up`, or name its folder with --data."

@@ -1,7 +1,8 @@
-"""Sources as people and as machines read them."""
+"""Sources, evidence and budgets as people and as machines read them."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from ragkeep_client.output import plain
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from ragkeep_client.events import Source, StoredDocument
+    from ragkeep_client.events import Evidence, Source, StoredDocument, Usage
     from ragkeep_client.values import FieldValue
 
 
@@ -24,7 +25,7 @@ def source_facts(source: Source) -> dict[str, Any]:
         "chunk": source.chunk,
         "text": source.text,
         "fields": {name: fact(value) for name, value in source.fields.items()},
-        "scores": {"cosine": scores.cosine, "bm25": scores.bm25, "fused": scores.fused},
+        "scores": asdict(scores),
         "version": source.version.hex(),
     }
 
@@ -47,6 +48,40 @@ def source_line(source: Source) -> Text:
         plain(source.title).replace("\n", " "),
         (f" ({plain(str(category))})" if category else "", "magenta"),
         (f"  {known}", "dim"),
+    )
+
+
+def explanation(source: Source) -> str:
+    """by meaning #2 (cosine 0.83), by words not found, fused 0.61"""
+    scores = source.scores
+    cosine = "" if scores.cosine is None else f" (cosine {scores.cosine:.3f})"
+    bm25 = "" if scores.bm25 is None else f" (bm25 {scores.bm25:.2f})"
+    halves = [
+        f"by meaning {f'#{scores.vector_rank}' if scores.vector_rank else 'not found'}{cosine}",
+        f"by words {f'#{scores.keyword_rank}' if scores.keyword_rank else 'not found'}{bm25}",
+    ]
+    if scores.fused is not None:
+        halves.append(f"fused {scores.fused:.3f}")
+    return "    " + ", ".join(halves)
+
+
+def evidence_line(evidence: Evidence) -> str:
+    """What the scores tell, beside what is asked of them."""
+    parts = [f"{evidence.coverage:.2f} of the question's words in one passage (least {evidence.minimum_coverage:.2f})"]
+    if evidence.best_cosine is not None and evidence.background is not None:
+        margin = evidence.best_cosine - evidence.background
+        least = evidence.minimum_margin
+        parts.append(f"best cosine {evidence.best_cosine:.3f}, {margin:+.3f} from unrelated questions (least {least:+.3f})")
+    return f"Evidence: {' or '.join(parts)}: {'enough' if evidence.suffices else 'not enough'}."
+
+
+def budget_line(usage: Usage) -> str:
+    """The window and what is in it."""
+    numbers = ", ".join(f"[{number}]" for number in usage.used) or "none"
+    history = f", {usage.history_turns} earlier turns" if usage.history_turns else ""
+    return (
+        f"Window: {usage.prompt_tokens} tokens of prompt and {usage.completion_tokens} of answer (at most "
+        f"{usage.reserved_tokens}) of {usage.context_tokens}; passages read: {numbers}{history}."
     )
 
 

@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable
 
 from ragkeep.retriever.v1 import retriever_pb2
 from ragkeep.types.v1.types_pb2 import MinimumEvidence
-from ragkeep_runtime.errors import RagkeepError
+from ragkeep_runtime.errors import InvalidRequest, RagkeepError
 from ragkeep_runtime.logs import get_logger
 
 log = get_logger()
 # Refused where less of the question than this is covered by a passage, and the best cosine is less than this above the
-# background, unless the collection says otherwise. Measured on examples/questions.csv with e5: see docs/evidence.md.
-MINIMUM_COVERAGE, MARGIN = 0.5, 0.03
+# background, unless the collection or the request says otherwise. Measured on examples/questions.csv with e5: docs/evidence.md.
+MINIMUM_COVERAGE, MARGIN = 0.5, 0.04
 # The background drifts as a collection grows: measured again after this many seconds.
 _FRESH_S = 600.0
 _MOST_KEPT = 1000
@@ -84,10 +84,21 @@ async def _measure(questions: tuple[str, ...], probe: Callable[[str], Awaitable[
     return sum(cosines) / len(cosines) if cosines else None
 
 
-def suffices(evidence: retriever_pb2.Evidence, background: float | None, least: MinimumEvidence) -> bool:
-    """Whether the hits may answer the question; `least` is what the collection sets, where it does."""
-    coverage = least.coverage if least.HasField("coverage") else MINIMUM_COVERAGE
-    margin = least.margin if least.HasField("margin") else MARGIN
-    if evidence.coverage >= coverage or background is None or not evidence.HasField("best_cosine"):
+def minimum_of(*wanted: MinimumEvidence | None) -> MinimumEvidence:
+    """The thresholds to apply: the defaults, then what the collection and the request set, in order. Raises InvalidRequest."""
+    minimum = MinimumEvidence(coverage=MINIMUM_COVERAGE, margin=MARGIN)
+    for one in wanted:
+        if one is not None:
+            minimum.MergeFrom(one)
+    if not 0 <= minimum.coverage <= 1:
+        raise InvalidRequest("The least coverage must be 0 to 1.", field="minimum_evidence.coverage")
+    if not -2 <= minimum.margin <= 2:
+        raise InvalidRequest("The least margin must be -2 to 2.", field="minimum_evidence.margin")
+    return minimum
+
+
+def suffices(evidence: retriever_pb2.Evidence, background: float | None, minimum: MinimumEvidence) -> bool:
+    """Whether the hits may answer the question."""
+    if evidence.coverage >= minimum.coverage or background is None or not evidence.HasField("best_cosine"):
         return True
-    return evidence.best_cosine >= background + margin
+    return evidence.best_cosine >= background + minimum.margin

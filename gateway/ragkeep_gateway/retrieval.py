@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ragkeep.gateway.v1 import gateway_pb2
 from ragkeep.retriever.v1 import retriever_pb2
-from ragkeep.types.v1.types_pb2 import Collection, EmbeddingSpace, Filter, Passage, Scope
+from ragkeep.types.v1.types_pb2 import Collection, EmbeddingSpace, Filter, MinimumEvidence, Passage, Scope
 from ragkeep_gateway.catalogue import Catalogue
 from ragkeep_gateway.documents import plain
 from ragkeep_gateway.embedding import Embedding
-from ragkeep_gateway.evidence import Background, language_of, suffices
+from ragkeep_gateway.evidence import Background, language_of, minimum_of, suffices
 from ragkeep_runtime.channel import errors_of
 from ragkeep_runtime.errors import InvalidRequest, LimitOutOfRange, QuestionEmpty, QuestionTooLong
 
@@ -33,6 +33,9 @@ class Wanted:
     mode: gateway_pb2.SearchMode.ValueType
     alpha: float | None = None
     minimum_cosine: float | None = None
+    passages_per_document: int = 0  # 0: any number
+    explain: bool = False
+    minimum_evidence: MinimumEvidence | None = None
 
 
 class Retrieval:
@@ -63,27 +66,32 @@ class Retrieval:
             raise InvalidRequest("alpha must be 0 to 1.", field="alpha")
         if wanted.minimum_cosine is not None and not -1 <= wanted.minimum_cosine <= 1:
             raise InvalidRequest("minimum_cosine must be -1 to 1.", field="minimum_cosine")
+        minimum_of(wanted.minimum_evidence)
 
     async def sources(self, tenant: str, wanted: Wanted) -> list[gateway_pb2.Source]:
         """Numbered sources, best first."""
         collection = await self._prepare(wanted)
         return _numbered(await self._search(tenant, collection, wanted), collection)
 
-    async def sources_that_suffice(self, tenant: str, wanted: Wanted) -> list[gateway_pb2.Source]:
-        """As `sources`; none where the scores say that nothing of it fits the question."""
+    async def sources_that_suffice(self, tenant: str, wanted: Wanted) -> gateway_pb2.Sources:
+        """As `sources`, with the evidence; no source where the scores say that nothing of it fits the question."""
         collection = await self._prepare(wanted)
         response = await self._search(tenant, collection, wanted)
+        evidence = _evidence(response.evidence, minimum_of(collection.minimum_evidence, wanted.minimum_evidence))
         if response.passages and response.evidence.HasField("best_cosine"):
 
             async def probe(text: str) -> float | None:
-                one = replace(wanted, text=text, filter=None, limit=1, mode=gateway_pb2.SEARCH_MODE_VECTOR)
+                one = Wanted(wanted.collection, text, wanted.field, None, 1, gateway_pb2.SEARCH_MODE_VECTOR)
                 found = await self._search(tenant, collection, one)
                 return found.evidence.best_cosine if found.evidence.HasField("best_cosine") else None
 
             key = (tenant, collection.name, language_of(wanted.text))
-            if not suffices(response.evidence, await self._background.get(key, probe), collection.minimum_evidence):
-                return []
-        return _numbered(response, collection)
+            background = await self._background.get(key, probe)
+            if background is not None:
+                evidence.background = background
+            evidence.suffices = suffices(response.evidence, background, evidence.minimum)
+        evidence.suffices &= bool(response.passages)
+        return gateway_pb2.Sources(sources=_numbered(response, collection) if evidence.suffices else [], evidence=evidence)
 
     async def _prepare(self, wanted: Wanted) -> Collection:
         self.check(wanted)
@@ -96,6 +104,8 @@ class Retrieval:
             filter=wanted.filter,
             limit=self._default_limit if wanted.limit is None else wanted.limit,
             minimum_cosine=wanted.minimum_cosine,
+            passages_per_document=wanted.passages_per_document,
+            explain=wanted.explain,
         )
         keyword = retriever_pb2.KeywordQuery(text=wanted.text)
         if wanted.mode == gateway_pb2.SEARCH_MODE_KEYWORD:
@@ -111,6 +121,17 @@ class Retrieval:
                 request.hybrid.CopyFrom(retriever_pb2.HybridQuery(vector=vector, keyword=keyword, alpha=wanted.alpha))
         with errors_of("retriever"):
             return await self._retriever.Search(request)
+
+
+def _evidence(found: retriever_pb2.Evidence, minimum: MinimumEvidence) -> gateway_pb2.Evidence:
+    return gateway_pb2.Evidence(
+        suffices=True,
+        coverage=found.coverage,
+        best_cosine=found.best_cosine if found.HasField("best_cosine") else None,
+        minimum=minimum,
+        tokens=found.tokens,
+        missing=found.missing,
+    )
 
 
 def _numbered(response: retriever_pb2.SearchResponse, collection: Collection) -> list[gateway_pb2.Source]:

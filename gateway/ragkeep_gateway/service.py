@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ragkeep.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from ragkeep.generator.v1 import generator_pb2
+from ragkeep.types.v1.types_pb2 import MinimumEvidence
 from ragkeep_gateway.catalogue import Catalogue
 from ragkeep_gateway.collection_methods import CollectionMethods
 from ragkeep_gateway.document_methods import DocumentMethods
@@ -15,7 +17,7 @@ from ragkeep_gateway.importing import Importer
 from ragkeep_gateway.presets import SERVICE_TICKETS
 from ragkeep_gateway.retrieval import Retrieval, Wanted
 from ragkeep_runtime.call import call
-from ragkeep_runtime.channel import stream
+from ragkeep_runtime.channel import errors_of, stream
 from ragkeep_runtime.errors import InvalidRequest, RequestTooLarge
 from ragkeep_runtime.gate import Gate
 
@@ -59,26 +61,27 @@ class RagService(CollectionMethods, DocumentMethods, gateway_pb2_grpc.RagService
                     yield event
 
     async def _events(self, request: gateway_pb2.AskRequest) -> AsyncGenerator[gateway_pb2.AskResponse]:
-        wanted = Wanted(
-            collection=request.collection or SERVICE_TICKETS,
-            text=request.question,
-            field="question",
-            filter=request.filter if request.HasField("filter") else None,
-            limit=request.limit if request.HasField("limit") else None,
-            mode=request.mode,
-        )
+        wanted = _wanted(request, request.question, "question", request.minimum_evidence)
         self._retrieval.check(wanted)
+        if request.history:
+            yield gateway_pb2.AskResponse(status=gateway_pb2.Status(stage=gateway_pb2.STAGE_REWRITING))
+            rewritten = await self._rewritten(request)
+            yield gateway_pb2.AskResponse(rewritten=rewritten)
+            wanted = replace(wanted, text=rewritten.question)
         yield gateway_pb2.AskResponse(status=gateway_pb2.Status(stage=gateway_pb2.STAGE_RETRIEVING))
         sources = await self._retrieval.sources_that_suffice(call().tenant, wanted)
-        yield gateway_pb2.AskResponse(sources=gateway_pb2.Sources(sources=sources))
+        yield gateway_pb2.AskResponse(sources=sources)
         yield gateway_pb2.AskResponse(status=gateway_pb2.Status(stage=gateway_pb2.STAGE_GENERATING))
         generate = generator_pb2.GenerateRequest(
             question=request.question,
             passages=[
                 generator_pb2.NumberedPassage(number=source.number, title=source.title, text=source.passage.text)
-                for source in sources
+                for source in sources.sources
             ],
             options=request.options,
+            history=request.history,
+            searched=wanted.text,
+            prompt_template=(await self._catalogue.get(wanted.collection)).prompt_template,
         )
         async with aclosing(stream(self._generator.Generate(generate), "generator")) as events:
             async for event in events:
@@ -86,18 +89,18 @@ class RagService(CollectionMethods, DocumentMethods, gateway_pb2_grpc.RagService
                 if kind:
                     yield gateway_pb2.AskResponse(**{kind: getattr(event, kind)})
 
+    async def _rewritten(self, request: gateway_pb2.AskRequest) -> gateway_pb2.Rewritten:
+        """The question made whole by its history; the generator knows how."""
+        rewrite = generator_pb2.RewriteQuestionRequest(
+            question=request.question, history=request.history, options=request.options
+        )
+        with errors_of("generator"):
+            response = await self._generator.RewriteQuestion(rewrite)
+        return gateway_pb2.Rewritten(question=response.question, model=response.model)
+
     async def Search(self, request: gateway_pb2.SearchRequest, context: Any) -> gateway_pb2.SearchResponse:
         """Numbered sources, best first."""
-        wanted = Wanted(
-            collection=request.collection or SERVICE_TICKETS,
-            text=request.query,
-            field="query",
-            filter=request.filter if request.HasField("filter") else None,
-            limit=request.limit if request.HasField("limit") else None,
-            mode=request.mode,
-            alpha=request.alpha if request.HasField("alpha") else None,
-            minimum_cosine=request.minimum_cosine if request.HasField("minimum_cosine") else None,
-        )
+        wanted = _wanted(request, request.query, "query")
         async with self._ask_gate:
             return gateway_pb2.SearchResponse(sources=await self._retrieval.sources(call().tenant, wanted))
 
@@ -115,3 +118,25 @@ class RagService(CollectionMethods, DocumentMethods, gateway_pb2_grpc.RagService
         async with self._import_gate:
             outcomes = await self._importer.run(call().tenant, name, request.documents, dry_run=request.dry_run)
         return gateway_pb2.ImportDocumentsResponse(outcomes=outcomes)
+
+
+def _wanted(
+    request: gateway_pb2.AskRequest | gateway_pb2.SearchRequest,
+    text: str,
+    field: str,
+    minimum_evidence: MinimumEvidence | None = None,
+) -> Wanted:
+    """What both kinds of request say in the same words."""
+    return Wanted(
+        collection=request.collection or SERVICE_TICKETS,
+        text=text,
+        field=field,
+        filter=request.filter if request.HasField("filter") else None,
+        limit=request.limit if request.HasField("limit") else None,
+        mode=request.mode,
+        alpha=request.alpha if request.HasField("alpha") else None,
+        minimum_cosine=request.minimum_cosine if request.HasField("minimum_cosine") else None,
+        passages_per_document=request.passages_per_document,
+        explain=request.explain,
+        minimum_evidence=minimum_evidence,
+    )

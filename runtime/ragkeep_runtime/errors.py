@@ -95,6 +95,10 @@ class RequestTooLarge(InvalidRequest):
     reason = "REQUEST_TOO_LARGE"
 
 
+class ModelNotAllowed(InvalidRequest):
+    reason = "MODEL_NOT_ALLOWED"
+
+
 class TemplateInvalid(InvalidRequest):
     reason = "TEMPLATE_INVALID"
 

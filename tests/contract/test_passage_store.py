@@ -241,6 +241,49 @@ async def test_limits_hold(store: PassageStore, collection: Collection) -> None:
     assert sorted(one_each) == [f"d{n}" for n in range(5)]
 
 
+async def test_long_documents_do_not_hide_the_others(store: PassageStore, collection: Collection) -> None:
+    """One passage of each: also where one document's passages alone fill the candidates of both halves."""
+    await store.put("demo", collection, [document("long", *(f"word {n}" for n in range(150))), document("b", "word")])
+    for query in (Query(text="word"), Query(vector=vector("word 7")), Query(text="word", vector=vector("word 7"))):
+        found = ids(await store.search(ALL, collection, replace(query, limit=2, passages_per_document=1)))
+        assert sorted(found) == ["b", "long"]
+
+
+async def test_an_explanation_tells_each_hits_place_in_both_halves(store: PassageStore, collection: Collection) -> None:
+    """From 1; nothing where a half did not find it, or was not asked, or no explanation was."""
+    await store.put(
+        "demo",
+        collection,
+        [document("both", "alpha gamma"), document("word", "alpha alpha delta"), document("sense", "x"), document("far", "y")],
+    )
+    query = Query(text="alpha gamma", vector=vector("x"), limit=10, explain=True)
+
+    async def places(one: Query) -> dict[str, tuple[int | None, int | None]]:
+        hits = (await store.search(ALL, collection, one)).hits
+        return {hit.document_id: (hit.vector_rank, hit.keyword_rank) for hit in hits}
+
+    hybrid = await places(query)
+    assert hybrid["sense"] == (1, None)
+    assert hybrid["both"][1] == 1
+    assert hybrid["word"][1] == 2
+    assert sorted(place for place, _ in hybrid.values() if place) == [1, 2, 3, 4]
+    assert {keyword for _, keyword in hybrid.values()} == {1, 2, None}
+    cut = await places(replace(query, minimum_cosine=0.99))
+    assert cut == {"sense": (1, None), "both": (None, 1), "word": (None, 2)}
+    assert await places(replace(query, vector=None)) == {"both": (None, 1), "word": (None, 2)}
+    by_vector = await places(replace(query, text=None))
+    assert {name: place for name, (place, _) in by_vector.items()} == {name: place for name, (place, _) in hybrid.items()}
+    assert {keyword for _, keyword in by_vector.values()} == {None}
+    assert set((await places(replace(query, explain=False))).values()) == {(None, None)}
+
+
+async def test_what_was_looked_for_is_told(store: PassageStore, collection: Collection) -> None:
+    """The question's tokens, and those that no hit holds."""
+    await store.put("demo", collection, [document("a", "reset the forgotten password")])
+    found = await store.search(ALL, collection, Query(text="forgotten chocolate", vector=vector("q")))
+    assert (found.tokens, found.missing) == (("forgotten", "chocol"), ("chocol",))
+
+
 async def test_coverage_tells_how_much_of_a_question_was_found_together(store: PassageStore, collection: Collection) -> None:
     """All of it in one passage is 1, nothing is 0."""
     await store.put("demo", collection, [document("a", "reset the forgotten password"), document("b", "printer")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -12,49 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import free_ports
+from tests.command import SAMPLE, Command, running
 
 pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite"), pytest.mark.engine("quote")]
-SAMPLE = Path("examples/service_tickets.csv")
-
-
-class Command:
-    """Runs `ragkeep` with one data folder and ports of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", "RAGKEEP_DATA": str(folder / "data")}
-
-    def __call__(self, *arguments: str, code: int = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Runs it and checks the exit code."""
-        ran = subprocess.run(
-            [str(Path(sys.executable).with_name("ragkeep")), *arguments],
-            env=self.env,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert ran.returncode == code, f"{arguments}: {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
-        return ran
-
-    def lines(self, *arguments: str, code: int = 0) -> list[dict[str, object]]:
-        """What `--json` wrote on stdout."""
-        return [json.loads(line) for line in self(*arguments, "--json", code=code).stdout.splitlines()]
 
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """A running installation with the sample in it."""
-    found = Command(tmp_path_factory.mktemp("e2e"))
-    first = free_ports(8)
-    try:
-        found("up", "--detach", "--ports", str(first), "--health-ports", str(first + 4))
-        found("import", str(SAMPLE))
+    with running(tmp_path_factory.mktemp("e2e")) as found:
         yield found
-    finally:
-        found("down")
 
 
 def test_keys_are_for_their_owner_alone(command: Command) -> None:

@@ -20,7 +20,7 @@ import ragkeep_client
 from ragkeep.gateway.v1 import gateway_pb2 as pb
 from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
 from ragkeep.types.v1 import types_pb2 as types
-from ragkeep_client import AllOf, Client, Document, Equals, Field, Keyword, NoneOf, OneOf, Range, Schema
+from ragkeep_client import AllOf, Client, Document, Equals, Evidence, Field, Keyword, NoneOf, OneOf, Range, Schema, Sources
 from ragkeep_client.commands.export import export_line
 from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.errors import (
@@ -190,6 +190,21 @@ async def test_minimum_evidence_is_the_collections_own(client: Client, schema: S
     assert await sources() == 0
     await client.update_collection(Schema(schema.name, schema.fields, minimum_coverage=0.0))
     assert await sources() == 5
+
+
+async def test_a_question_sets_its_own_threshold_before_its_collection(client: Client, schema: Schema) -> None:
+    """Each half of it: what the question leaves open is the collection's."""
+    await client.update_collection(Schema(schema.name, schema.fields, minimum_coverage=1.0, minimum_margin=2.0))
+
+    async def evidence(**own: float) -> Evidence:
+        events = [event async for event in client.ask("How do I bake a cake for gardens?", collection=schema.name, **own)]  # type: ignore[arg-type]
+        (sources,) = [event for event in events if isinstance(event, Sources)]
+        return sources.evidence
+
+    theirs = await evidence()
+    assert (theirs.suffices, theirs.minimum_coverage, theirs.minimum_margin) == (False, 1.0, 2.0)
+    own = await evidence(minimum_coverage=0.0)
+    assert (own.suffices, own.minimum_coverage, own.minimum_margin) == (True, 0.0, 2.0)
 
 
 async def test_what_cannot_be_done_to_a_collection_has_its_reason(client: Client, schema: Schema) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ragkeep.gateway.v1 import gateway_pb2 as pb
 from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
 from ragkeep.generator.v1 import generator_pb2
 from ragkeep.types.v1.types_pb2 import OutcomeKind
+from ragkeep_client import Client, Document, Field, Schema, Usage
 from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.errors import from_rpc_error
 from tests.engines.ollama import CHAT_MODEL, EMBEDDING_MODEL, OllamaProcess
@@ -78,6 +80,54 @@ async def test_a_question_is_answered_by_the_real_engines(real_stack: Stack) -> 
     assert events[-1].done.model == CHAT_MODEL
     assert events[-2].usage.prompt_tokens > 50
     assert 1 in events[-2].usage.used
+
+
+@pytest.mark.engine("ollama")
+@pytest.mark.engine("weaviate")
+async def test_a_conversation_on_the_real_engines(real_stack: Stack) -> None:
+    """The follow-up is made whole, searched for and explained; the budget is told, and what cannot fit has its remedy."""
+    history = [generator_pb2.Turn(question="VPN error 809 after an update", answer="Set the registry value and restart.")]
+    options = generator_pb2.Options(max_tokens=20, seed=1, temperature=0)
+    async with open_channel(real_stack.target("gateway"), "gateway", real_stack.cli) as channel:
+        rag = RagServiceStub(channel)
+        await rag.ImportDocuments(pb.ImportDocumentsRequest(documents=SAMPLE), metadata=TENANT)
+        question = pb.AskRequest(question="And after a restart?", history=history, options=options, explain=True)
+        events = [event async for event in rag.Ask(question, metadata=TENANT, timeout=100)]
+        whole = events[1].rewritten
+        assert "restart" in whole.question.lower()
+        assert whole.model in ("", CHAT_MODEL)
+        first = events[3].sources.sources[0].passage
+        assert first.document_id == "T-1042"
+        assert first.scores.vector_rank >= 1
+        assert first.scores.keyword_rank == 1
+        usage = events[-2].usage
+        assert (usage.history_turns, usage.reserved_tokens, usage.context_tokens) == (1, 20, 2048)
+        assert list(usage.used) + list(usage.left_out) == list(range(1, len(events[3].sources.sources) + 1))
+        question.options.max_tokens = 4096
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            [event async for event in rag.Ask(question, metadata=TENANT, timeout=100)]
+    error = from_rpc_error(failed.value)
+    assert error.reason == "CONTEXT_TOO_SMALL"
+    assert "RAGKEEP_NUM_CTX" in error.message
+
+
+@pytest.mark.engine("ollama")
+@pytest.mark.engine("weaviate")
+async def test_a_collections_prompt_template_is_what_the_model_gets(real_stack: Stack) -> None:
+    """A short one takes fewer tokens than our own prompt, for the same passages and question."""
+    tokens = []
+    async with Client(real_stack.target("gateway"), real_stack.cli, tenant="templates") as client:
+        for template in ("", "{passages}\n\n{question}"):
+            name = f"notes-{len(tokens)}-{uuid.uuid4().hex[:8]}"
+            fields = (Field("body", "text", searchable=True),)
+            await client.create_collection(Schema(name, fields, prompt_template=template))
+            documents = [Document("N-1", {"body": "The printer needs new paper after every hundred labels."})]
+            assert [outcome.kind async for outcome in client.import_documents(documents, collection=name)] == ["created"]
+            events = [event async for event in client.ask("printer paper", collection=name, max_tokens=3, timeout_s=100)]
+            (usage,) = [event for event in events if isinstance(event, Usage)]
+            assert usage.used == (1,)
+            tokens.append(usage.prompt_tokens)
+    assert 10 < tokens[1] < tokens[0] - 50
 
 
 @pytest.mark.engine("ollama")

@@ -2,14 +2,10 @@
 
 import itertools
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragkeep_generator.citations import CitationFinder
-from ragkeep_generator.language_model import Passage
-from ragkeep_generator.prompt import assemble
-from ragkeep_runtime.errors import ContextTooSmall
+from ragkeep_generator.citations import CitationFinder, has_mark
 
 ANSWER = "重启打印服务 [2]。See also [1], [10] and [999]; not [x], not [0] 😀[1][2]"
 
@@ -24,24 +20,7 @@ def test_citations_are_the_same_however_the_answer_was_cut(cuts: list[int]) -> N
     assert all(ANSWER[c.start : c.end] == f"[{c.number}]" for c in found)
 
 
-def test_the_prompt_is_in_the_questions_language_and_holds_passages_as_data() -> None:
-    """Numbered, titled, before the question; citing and honesty are asked for."""
-    passages = [Passage(1, "忘记密码", "用自助门户。"), Passage(2, "VPN", "Restart it.")]
-    chinese = assemble("VPN 怎么办？", passages, 4000)
-    assert "用中文回答" in chinese.system
-    assert "[1]" in chinese.system
-    assert chinese.user.index("[1] 忘记密码") < chinese.user.index("[2] VPN") < chinese.user.index("VPN 怎么办？")
-    english = assemble("What now?", passages, 4000)
-    assert "Answer in English" in english.system
-    assert "not in the documents" in english.system
-    assert english.used == (1, 2)
-
-
-def test_passages_are_whole_or_left_out() -> None:
-    """The window decides how many; the first ones go first; none is an error."""
-    passages = [Passage(n, "", "字" * 300) for n in range(1, 10)]
-    prompt = assemble("问题", passages, 1500)
-    assert 1 < len(prompt.used) < 9
-    assert prompt.user.count("字" * 300) == len(prompt.used)
-    with pytest.raises(ContextTooSmall):
-        assemble("问题", passages, 400)
+def test_a_whole_answer_cites_a_passage_or_none() -> None:
+    """A mark of a number that was not given is none."""
+    assert has_mark("It is so [2].", (1, 2))
+    assert not has_mark("It is so [3], see [x] and [].", (1, 2))

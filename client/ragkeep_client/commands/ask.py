@@ -2,42 +2,106 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from contextlib import aclosing
-from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragkeep_client.commands.search import CollectionOption, LimitOption, ModeOption, SearchMode
+from ragkeep_client.commands.search import (
+    AlphaOption,
+    CollectionOption,
+    ExplainOption,
+    LimitOption,
+    MinimumCosineOption,
+    ModeOption,
+    PassagesPerDocumentOption,
+    SearchMode,
+)
 from ragkeep_client.filters import FilterOption
 from ragkeep_client.folder import DEFAULT, TENANT, DataOption, TenantOption
-from ragkeep_client.output import JsonOption, Output, plain, run
+from ragkeep_client.output import CommandError, JsonOption, Output, run
 
 if TYPE_CHECKING:
-    from ragkeep_client.events import Event, Source
+    from ragkeep_client.values import Turn
+
+
+class AnswerLanguage(StrEnum):
+    """What the answer is written in."""
+
+    AUTO, ZH, EN, JA, KO, DE, FR, ES = "auto", "zh", "en", "ja", "ko", "de", "fr", "es"
+
+    @property
+    def code(self) -> str:
+        """As the contract wants it: empty for the question's."""
+        return "" if self is AnswerLanguage.AUTO else self.value
+
+
+MaxTokensOption = Annotated[int | None, typer.Option("--max-tokens", min=1, max=8192, help="Tokens of the answer at most.")]
+TemperatureOption = Annotated[
+    float | None, typer.Option("--temperature", min=0.0, max=2.0, help="How freely it is worded.  [default: 0.2]")
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=-(2**31), max=2**31 - 1, help="Makes an answer repeatable on the same engine.")
+]
+ModelOption = Annotated[
+    str, typer.Option("--model", help="A language model that the generator allows.  [default: the one served]")
+]
+LanguageOption = Annotated[AnswerLanguage, typer.Option("--language", help="Of the answer; auto: the question's.")]
+MinimumCoverageOption = Annotated[
+    float | None,
+    typer.Option("--minimum-coverage", min=0.0, max=1.0, help="Evidence: least share of the question's words.  [default: 0.5]"),
+]
+MinimumMarginOption = Annotated[
+    float | None,
+    typer.Option(
+        "--minimum-margin", min=-2.0, max=2.0, help="Evidence: else least cosine above unrelated questions.  [default: 0.04]"
+    ),
+]
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="The question, in Chinese or English.")],
+    question: Annotated[str, typer.Argument(help="The question.")],
     limit: LimitOption = 5,
     filters: FilterOption = None,
     mode: ModeOption = SearchMode.HYBRID,
-    max_tokens: Annotated[int | None, typer.Option(min=1, max=8192, help="Tokens of the answer at most.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.0, max=2.0, help="How freely it is worded.")] = None,
-    seed: Annotated[int | None, typer.Option(min=-(2**31), max=2**31 - 1, help="Makes an answer repeatable.")] = None,
+    alpha: AlphaOption = None,
+    minimum_cosine: MinimumCosineOption = None,
+    passages_per_document: PassagesPerDocumentOption = None,
+    minimum_coverage: MinimumCoverageOption = None,
+    minimum_margin: MinimumMarginOption = None,
+    max_tokens: MaxTokensOption = None,
+    temperature: TemperatureOption = None,
+    seed: SeedOption = None,
+    model: ModelOption = "",
+    language: LanguageOption = AnswerLanguage.AUTO,
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            "--history",
+            metavar="FILE",
+            help='Earlier turns, oldest first, as JSON lines {"question": …, "answer": …}; - reads standard input.',
+        ),
+    ] = None,
+    explain: ExplainOption = False,
     collection: CollectionOption = "service-tickets",
     tenant: TenantOption = TENANT,
     data: DataOption = DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a question of the documents."""
+    from ragkeep_client.answer import AnswerView
     from ragkeep_client.connect import connected
     from ragkeep_client.filters import filter_for
 
     output = Output(as_json)
 
     async def work() -> None:
-        answer = _Answer(output)
+        turns = _turns(history) if history is not None else []
+        view = AnswerView(output, question, explain=explain)
         try:
             async with connected(data, tenant) as client:
                 events = client.ask(
@@ -46,83 +110,44 @@ def ask(
                     limit=limit,
                     mode=mode.value,
                     filter=await filter_for(client, collection, filters or []),
+                    history=turns,
+                    alpha=alpha,
+                    minimum_cosine=minimum_cosine,
+                    passages_per_document=passages_per_document or 0,
+                    minimum_coverage=minimum_coverage,
+                    minimum_margin=minimum_margin,
                     temperature=temperature,
                     max_tokens=max_tokens,
                     seed=seed,
+                    model=model,
+                    language=language.code,
+                    explain=explain,
                 )
                 async with aclosing(events):
                     async for event in events:
-                        answer.take(event)
+                        view.take(event)
         finally:
-            answer.end_line()
+            view.end_line()
 
     run(output, work())
 
 
-class _Answer:
-    """Shows events as they come."""
+def _turns(path: Path) -> list[Turn]:
+    """The turns of a file. Raises OSError, or CommandError with the line that is wrong."""
+    from ragkeep_client.values import Turn
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
-        self._console = output.console
-        self._sources: dict[int, Source] = {}
-        self._cited: dict[int, None] = {}
-        self._in_line = False
-        self._spinner = output.notes.status("")
-
-    def take(self, event: Event) -> None:
-        """Shows one."""
-        from ragkeep_client.events import Citation, Delta, Done, Sources, Status, Usage
-        from ragkeep_client.present import source_facts, source_line
-
-        kind = type(event).__name__.lower()
-        self._spinner.stop()
-        if isinstance(event, Sources):
-            self._sources = {source.number: source for source in event.sources}
-            self._output.line(kind, [source_facts(source) for source in event.sources])
-            for source in event.sources:
-                self._console.print(source_line(source))
-            self._console.print()
-            return
-        self._output.line(kind, asdict(event))
-        if isinstance(event, Status) and self._output.notes.is_terminal:
-            self._spinner.update({"retrieving": "looking …", "generating": "writing …"}.get(event.stage, "…"))
-            self._spinner.start()
-        elif isinstance(event, Delta):
-            self._console.print(plain(event.text), end="", soft_wrap=True)
-            self._console.file.flush()
-            self._in_line = True
-        elif isinstance(event, Citation):
-            self._cited[event.number] = None
-        elif isinstance(event, Usage):
-            left_out = sorted(set(self._sources) - set(event.used))
-            if left_out:
-                self.end_line()
-                numbers = ", ".join(f"[{number}]" for number in left_out)
-                self._console.print(f"Not read, as the model's window was full: {numbers}.", style="yellow")
-        elif isinstance(event, Done):
-            self._done(event.finish, event.model, event.quoted)
-
-    def end_line(self) -> None:
-        """Ends the answer's last line, where it has not ended."""
-        self._spinner.stop()
-        if self._in_line:
-            self._console.print()
-            self._in_line = False
-
-    def _done(self, finish: str, model: str, quoted: bool) -> None:
-        self.end_line()
-        if self._cited:
-            self._console.print()
-        for number in self._cited:
-            source = self._sources.get(number)
-            if source is not None:
-                self._console.print(f"[{number}] {plain(source.document_id)} {plain(source.title)}", style="cyan")
-        if finish == "no_evidence":
-            self._console.print("The answer is not in the documents.", style="yellow")
-        elif finish == "length":
-            self._console.print("The answer is cut: --max-tokens or the model's window was reached.", style="yellow")
-        if quoted and finish != "no_evidence":
-            self._console.print("Quoted from the documents, no language model.", style="dim")
-        elif not quoted:
-            self._console.print(f"Written by {plain(model)}.", style="dim")
+    text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig", errors="replace")
+    turns = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+            asked, answer = found["question"], found.get("answer", "")
+            if not (isinstance(asked, str) and isinstance(answer, str)):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, AttributeError):
+            example = '{"question": "…", "answer": "…"}'
+            raise CommandError("HISTORY_INVALID", f"Line {number} of {path} is not {example}.") from None
+        turns.append(Turn(asked, answer))
+    return turns

@@ -11,6 +11,19 @@ from ragkeep_client.filters import FilterOption
 from ragkeep_client.folder import DEFAULT, TENANT, DataOption, TenantOption
 from ragkeep_client.output import JsonOption, Output, plain, run
 
+AlphaOption = Annotated[
+    float | None,
+    typer.Option("--alpha", min=0.0, max=1.0, help="Weight of meaning against words in hybrid mode.  [default: 0.6]"),
+]
+MinimumCosineOption = Annotated[
+    float | None,
+    typer.Option("--minimum-cosine", min=-1.0, max=1.0, help="Drop what is only found by meaning, below this cosine."),
+]
+PassagesPerDocumentOption = Annotated[
+    int | None,
+    typer.Option("--passages-per-document", min=1, max=1000, help="Passages of one document.  [default: any number]"),
+]
+ExplainOption = Annotated[bool, typer.Option("--explain", help="Say which half found each passage, and at which place.")]
 CollectionOption = Annotated[str, typer.Option("--collection", help="The collection.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Passages at most.")]
 _EXCERPT = 240
@@ -30,6 +43,10 @@ def search(
     mode: ModeOption = SearchMode.HYBRID,
     limit: LimitOption = 5,
     filters: FilterOption = None,
+    alpha: AlphaOption = None,
+    minimum_cosine: MinimumCosineOption = None,
+    passages_per_document: PassagesPerDocumentOption = None,
+    explain: ExplainOption = False,
     collection: CollectionOption = "service-tickets",
     tenant: TenantOption = TENANT,
     data: DataOption = DEFAULT,
@@ -38,17 +55,29 @@ def search(
     """Find passages."""
     from ragkeep_client.connect import connected
     from ragkeep_client.filters import filter_for
-    from ragkeep_client.present import source_facts, source_line
+    from ragkeep_client.present import explanation, source_facts, source_line
 
     output = Output(as_json)
 
     async def work() -> None:
         async with connected(data, tenant) as client:
             wanted = await filter_for(client, collection, filters or [])
-            found = await client.search(query, collection=collection, limit=limit, mode=mode.value, filter=wanted)
+            found = await client.search(
+                query,
+                collection=collection,
+                limit=limit,
+                mode=mode.value,
+                filter=wanted,
+                alpha=alpha,
+                minimum_cosine=minimum_cosine,
+                passages_per_document=passages_per_document or 0,
+                explain=explain,
+            )
         for source in found:
             output.line("source", source_facts(source))
             output.say(source_line(source))
+            if explain:
+                output.say(explanation(source), style="dim")
             text = " ".join(plain(source.text).split())
             output.say("    " + text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else ""), style="dim")
         if not found:

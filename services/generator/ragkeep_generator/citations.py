@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Container, Set
 from dataclasses import dataclass
 
 _MARK = re.compile(r"\[(\d{1,4})\]")
@@ -18,6 +18,11 @@ class Citation:
     number: int
     start: int
     end: int
+
+
+def has_mark(answer: str, numbers: Container[int]) -> bool:
+    """Whether a whole answer cites one of these passages."""
+    return any(int(match[1]) in numbers for match in _MARK.finditer(answer))
 
 
 class CitationFinder:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from ragkeep_generator.language import Language
+
 
 class Finish(Enum):
     """How an answer ended."""
@@ -43,6 +45,16 @@ class Options:
     max_tokens: int | None = None  # 1 to 8,192
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    model: str = ""  # one of `models`; empty: the one served
+    language: Language | None = None  # None: the question's
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An earlier question of the conversation and its answer."""
+
+    question: str
+    answer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,17 @@ class Question:
     text: str
     passages: Sequence[Passage]
     options: Options = field(default_factory=Options)
+    history: Sequence[Turn] = ()  # oldest first
+    searched: str = ""  # what was searched for; empty: the text
+    template: str = ""  # the whole prompt, checked (`template.py`); empty: our own
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A question that can be searched for without its conversation."""
+
+    text: str
+    model: str  # that rewrote it; empty: none did
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +89,15 @@ class End:
     """The end of an answer; the last event, exactly once."""
 
     finish: Finish
+    model: str  # that was asked, or would have been
     quoted: bool  # sentences of the passages; no model wrote it
     prompt_tokens: int = 0
     completion_tokens: int = 0
     context_tokens: int = 0
     used: tuple[int, ...] = ()  # numbers of the passages that fitted into the window
+    left_out: tuple[int, ...] = ()  # numbers of those that did not
+    reserved_tokens: int = 0  # of the window, kept free for the answer
+    history_turns: int = 0  # turns that were read
 
 
 class LanguageModel(Protocol):
@@ -80,10 +107,21 @@ class LanguageModel(Protocol):
         """Which model is served. Raises ModelNotInstalled, ModelUnsuitable, EngineUnreachable or EngineFailed."""
         ...
 
+    def models(self) -> tuple[str, ...]:
+        """Names that options may ask for, the served one first."""
+        ...
+
     def answer(self, question: Question) -> AsyncIterator[Delta | End]:
         """Streams the answer. Closing the iterator ends the engine's work at once.
 
-        Raises ContextTooSmall where not even the first passage's prompt fits, and what `model` raises.
+        Raises ContextTooSmall where not even the first passage's prompt fits, ModelNotAllowed, and what `model` raises.
+        """
+        ...
+
+    async def make_whole(self, question: Question) -> Whole:
+        """The question so that it can be searched for without its history; unchanged where nothing is missing.
+
+        Raises ModelNotAllowed, and what `model` raises.
         """
         ...
 

@@ -18,6 +18,7 @@ def make_language_model(settings: Settings) -> LanguageModel:
         return Quote()
     from ragkeep_generator.ollama import Defaults, OllamaLanguageModel
 
+    also = [name.strip() for name in settings.allowed_models.split(",") if name.strip()]
     defaults = Defaults(
         num_ctx=settings.num_ctx,
         max_tokens=settings.max_tokens,
@@ -25,7 +26,7 @@ def make_language_model(settings: Settings) -> LanguageModel:
         num_thread=settings.num_thread,
         keep_alive=settings.keep_alive,
     )
-    return OllamaLanguageModel(settings.ollama_url, settings.model, defaults)
+    return OllamaLanguageModel(settings.ollama_url, settings.model, defaults, also)
 
 
 async def build(settings: Settings, server: Server) -> None:

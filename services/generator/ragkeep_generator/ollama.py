@@ -6,9 +6,10 @@ Ollama drops the head of a long prompt in silence) and since it costs half the C
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +17,27 @@ import aiohttp
 import httpx
 import ollama
 
-from ragkeep_generator.language import NOT_FOUND, language_of
-from ragkeep_generator.language_model import Delta, End, Finish, ModelInfo, Options, Question
-from ragkeep_generator.prompt import Prompt, assemble
+from ragkeep_generator.citations import has_mark
+from ragkeep_generator.follow_up import can_be_trusted, cleaned, with_earlier_words
+from ragkeep_generator.language import language_of, not_found, says_no
+from ragkeep_generator.language_model import Delta, End, Finish, ModelInfo, Options, Question, Whole
+from ragkeep_generator.prompt import Prompt, assemble, rewriting
 from ragkeep_runtime.deadline import remaining
-from ragkeep_runtime.errors import ContextTooSmall, EngineFailed, EngineUnreachable, ModelNotInstalled, ModelUnsuitable
+from ragkeep_runtime.errors import (
+    ContextTooSmall,
+    EngineFailed,
+    EngineUnreachable,
+    ModelNotAllowed,
+    ModelNotInstalled,
+    ModelUnsuitable,
+)
 from ragkeep_runtime.logs import get_logger
 from ragkeep_runtime.telemetry import span
 
 log = get_logger()
 _CONNECT_S, _SHOW_S, _ANSWER_S = 1.5, 5.0, 300.0
+# A whole question is short; one that has not ended by then is no question. And nobody waits long for it: the rule does too.
+_REWRITE_TOKENS, _REWRITE_S = 160, 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +52,12 @@ class Defaults:
 
 
 class OllamaLanguageModel:
-    """Answers with one model of one Ollama."""
+    """Answers with one model of one Ollama, or with another that the settings allow where a request asks for it."""
 
-    def __init__(self, url: str, model: str, defaults: Defaults | None = None) -> None:
+    def __init__(self, url: str, model: str, defaults: Defaults | None = None, also: Sequence[str] = ()) -> None:
         self._url = url.rstrip("/")
-        self._name = model if ":" in model else f"{model}:latest"
+        self._name = _full_name(model)
+        self._allowed = tuple(dict.fromkeys([self._name, *map(_full_name, also)]))
         self._defaults = defaults or Defaults()
         self._keep_alive: str | int = (
             int(self._defaults.keep_alive) if self._defaults.keep_alive.lstrip("-").isdigit() else self._defaults.keep_alive
@@ -62,38 +75,82 @@ class OllamaLanguageModel:
                 listed = (await self._client.list()).models
                 digest = next((entry.digest or "" for entry in listed if entry.model == self._name), None)
                 if digest is None:
-                    raise self._not_installed()
+                    raise self._not_installed(self._name)
                 if self._known is None or self._known.digest != digest:
                     shown = await self._client.show(self._name)
                     if "completion" not in (shown.capabilities or []):
-                        raise self._unsuitable()
+                        raise self._unsuitable(self._name)
                     self._known = ModelInfo("ollama", self._name, digest, self._defaults.num_ctx)
             except ollama.ResponseError as error:
-                raise self._refused(error.status_code, str(error.error)) from None
+                raise self._refused(self._name, error.status_code, str(error.error)) from None
             except (httpx.HTTPError, ConnectionError):
                 raise self._unreachable() from None
         return self._known
 
+    def models(self) -> tuple[str, ...]:
+        """The served one and those that RAGKEEP_ALLOWED_MODELS adds."""
+        return self._allowed
+
     async def answer(self, question: Question) -> AsyncGenerator[Delta | End]:
         """See the port. Without any passage no model is asked: what it said would be its own invention."""
-        if not question.passages:
-            yield Delta(NOT_FOUND[language_of(question.text)])
-            yield End(Finish.NO_EVIDENCE, quoted=False, context_tokens=self._defaults.num_ctx)
-            return
         options = question.options
-        room = self._defaults.num_ctx - (options.max_tokens or self._defaults.max_tokens)
-        prompt = assemble(question.text, question.passages, room)
+        name = self._asked(options.model)
+        if not question.passages:
+            language = options.language or language_of(question.text)
+            yield Delta(not_found(language, question.searched or question.text))
+            yield End(Finish.NO_EVIDENCE, name, quoted=False, context_tokens=self._defaults.num_ctx)
+            return
+        reserved = options.max_tokens or self._defaults.max_tokens
+        room = self._defaults.num_ctx - reserved
+        if room <= 0:
+            raise ContextTooSmall(
+                f"{reserved} tokens are to be kept for the answer, and the window has {self._defaults.num_ctx}. "
+                "Ask for fewer max_tokens, or raise RAGKEEP_NUM_CTX.",
+                field="options.max_tokens",
+            )
+        prompt = assemble(question, room)
         while True:
             try:
-                async with contextlib.aclosing(self._chat(prompt, options)) as events:
+                async with contextlib.aclosing(self._chat(name, prompt, options)) as events:
                     async for event in events:
                         yield event
                 return
             except ContextTooSmall:
-                # Refused before the first word: the estimate was too low for this model. Fewer passages.
-                if len(prompt.used) <= 1:
+                # Refused before the first word: the estimate was too low for this model. No history, then fewer passages.
+                if len(prompt.used) <= 1 and not prompt.history_turns:
                     raise
-                prompt = assemble(question.text, question.passages, room, at_most=len(prompt.used) // 2)
+                fewer = len(prompt.used) if prompt.history_turns else len(prompt.used) // 2
+                prompt = assemble(question, room, at_most=fewer, with_history=False)
+
+    async def make_whole(self, question: Question) -> Whole:
+        """See the port. What the model wrote counts only where it rewrote the question and did nothing else."""
+        name = self._asked(question.options.model)
+        by_rule = Whole(with_earlier_words(question.text, question.history), model="")
+        prompt = rewriting(question.text, question.history, self._defaults.num_ctx - _REWRITE_TOKENS)
+        if prompt is None:
+            return by_rule
+        pieces: list[str] = []
+        finish = None
+        try:
+            # One line: models that go on to answer are stopped there.
+            options = Options(temperature=0, max_tokens=_REWRITE_TOKENS, seed=0, stop=("\n",))
+            async with (
+                asyncio.timeout(remaining(_REWRITE_S)),
+                contextlib.aclosing(self._chat(name, prompt, options)) as events,
+            ):
+                async for event in events:
+                    if isinstance(event, Delta):
+                        pieces.append(event.text)
+                    else:
+                        finish = event.finish
+        except (ContextTooSmall, TimeoutError):
+            log.info("rewriting_not_possible", model=name)
+            return by_rule
+        written = cleaned("".join(pieces))
+        if finish is Finish.LENGTH or not can_be_trusted(written, question.text, question.history):
+            log.info("rewriting_not_trusted", model=name)
+            return by_rule
+        return Whole(written, name)
 
     async def close(self) -> None:
         """Lets go of the connections."""
@@ -102,25 +159,27 @@ class OllamaLanguageModel:
         with contextlib.suppress(Exception):
             await self._client._client.aclose()
 
-    async def _chat(self, prompt: Prompt, options: Options) -> AsyncGenerator[Delta | End]:
-        attributes: dict[str, str | int] = {"ragkeep.model": self._name, "ragkeep.passages": len(prompt.used)}
+    async def _chat(self, name: str, prompt: Prompt, options: Options) -> AsyncGenerator[Delta | End]:
+        attributes: dict[str, str | int] = {"ragkeep.model": name, "ragkeep.passages": len(prompt.used)}
+        answer = ""
         with span("ollama.chat", attributes) as current:
-            async with self._post(self._body(prompt, options)) as response:
+            async with self._post(name, self._body(name, prompt, options)) as response:
                 async for pieces in _lines(response.content):
                     text = "".join(str(piece.get("message", {}).get("content", "")) for piece in pieces)
                     if text:
+                        answer += text
                         yield Delta(text)
                     last = pieces[-1]
                     if "error" in last:
-                        raise self._refused(500, str(last["error"]))
+                        raise self._refused(name, 500, str(last["error"]))
                     if last.get("done"):
                         current.set_attribute("ragkeep.completion_tokens", int(last.get("eval_count", 0)))
-                        yield self._end(last, prompt)
+                        yield self._end(name, last, prompt, options, answer)
                         return
         raise EngineFailed("Ollama's stream ended before the answer did; what came before stays valid.")
 
     @contextlib.asynccontextmanager
-    async def _post(self, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _post(self, name: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._http is None:
             # A connection per answer: leaving closes it, and that is what stops Ollama.
             connector = aiohttp.TCPConnector(force_close=True, limit=0)
@@ -129,7 +188,7 @@ class OllamaLanguageModel:
         try:
             async with self._http.post(f"{self._url}/api/chat", json=body, timeout=timeout) as response:
                 if response.status != 200:
-                    raise self._refused(response.status, (await response.text())[:1000])
+                    raise self._refused(name, response.status, (await response.text())[:1000])
                 yield response
         except aiohttp.ClientConnectionError:
             raise self._unreachable() from None
@@ -137,7 +196,7 @@ class OllamaLanguageModel:
             log.error("ollama_failed", error=type(error).__name__)
             raise EngineFailed("Ollama's answer broke off; what came before stays valid.") from None
 
-    def _body(self, prompt: Prompt, options: Options) -> dict[str, Any]:
+    def _body(self, name: str, prompt: Prompt, options: Options) -> dict[str, Any]:
         defaults = self._defaults
         sent: dict[str, Any] = {
             "num_ctx": defaults.num_ctx,
@@ -151,8 +210,8 @@ class OllamaLanguageModel:
         if defaults.num_thread:
             sent["num_thread"] = defaults.num_thread
         return {
-            "model": self._name,
-            "messages": [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}],
+            "model": name,
+            "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
             "stream": True,
             "truncate": False,
             "shift": False,
@@ -160,23 +219,46 @@ class OllamaLanguageModel:
             "options": sent,
         }
 
-    def _end(self, last: dict[str, Any], prompt: Prompt) -> End:
+    def _end(self, name: str, last: dict[str, Any], prompt: Prompt, options: Options, answer: str) -> End:
+        finish = Finish.LENGTH if last.get("done_reason") == "length" else Finish.STOP
+        if says_no(answer) and not has_mark(answer, prompt.used):
+            # The passages did not suffice, and the model said so in the words that it was offered.
+            finish = Finish.NO_EVIDENCE
         return End(
-            Finish.LENGTH if last.get("done_reason") == "length" else Finish.STOP,
+            finish,
+            name,
             quoted=False,
             prompt_tokens=int(last.get("prompt_eval_count", 0)),
             completion_tokens=int(last.get("eval_count", 0)),
             context_tokens=self._defaults.num_ctx,
             used=prompt.used,
+            left_out=prompt.left_out,
+            reserved_tokens=options.max_tokens or self._defaults.max_tokens,
+            history_turns=prompt.history_turns,
         )
 
-    def _refused(self, status: int, words: str) -> Exception:
+    def _asked(self, model: str) -> str:
+        """The name of the model that a request asks for."""
+        name = _full_name(model) if model else self._name
+        if name not in self._allowed:
+            raise ModelNotAllowed(
+                f"The model {model[:100]!r} may not be asked for; allowed are: {', '.join(self._allowed)}. "
+                "The generator's RAGKEEP_ALLOWED_MODELS adds others.",
+                field="options.model",
+            )
+        return name
+
+    def _refused(self, name: str, status: int, words: str) -> Exception:
         if "context length" in words or "input length" in words or "exceeds" in words:
-            return ContextTooSmall(f"The prompt does not fit into the window of {self._defaults.num_ctx} tokens.")
+            return ContextTooSmall(
+                f"The prompt does not fit into the window of {self._defaults.num_ctx} tokens. "
+                "Raise RAGKEEP_NUM_CTX, ask for fewer max_tokens, or ask a shorter question.",
+                field="question",
+            )
         if "does not support" in words:
-            return self._unsuitable()
+            return self._unsuitable(name)
         if status == 404:
-            return self._not_installed()
+            return self._not_installed(name)
         log.error("ollama_failed", status=status, engine_says=words[:300])
         return EngineFailed("Ollama answered with an error; its words are in the generator's log.")
 
@@ -184,12 +266,16 @@ class OllamaLanguageModel:
         message = f"Ollama does not answer at {self._url}. Start it with `ollama serve`, or set RAGKEEP_OLLAMA_URL."
         return EngineUnreachable(message, metadata={"engine": "ollama", "address": self._url})
 
-    def _not_installed(self) -> ModelNotInstalled:
-        message = f"Ollama at {self._url} does not have the model {self._name}. Install it: ollama pull {self._name}"
-        return ModelNotInstalled(message, metadata={"engine": "ollama", "model": self._name})
+    def _not_installed(self, name: str) -> ModelNotInstalled:
+        message = f"Ollama at {self._url} does not have the model {name}. Install it: ollama pull {name}"
+        return ModelNotInstalled(message, metadata={"engine": "ollama", "model": name})
 
-    def _unsuitable(self) -> ModelUnsuitable:
-        return ModelUnsuitable(f"The model {self._name} does not chat. Set RAGKEEP_MODEL to a language model.")
+    def _unsuitable(self, name: str) -> ModelUnsuitable:
+        return ModelUnsuitable(f"The model {name} does not chat. Set RAGKEEP_MODEL to a language model.")
+
+
+def _full_name(model: str) -> str:
+    return model if ":" in model else f"{model}:latest"
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[list[dict[str, Any]]]:

@@ -17,6 +17,7 @@ class Settings(ProcessSettings):
     engine: Literal["ollama", "quote"] = Field("ollama", description="ollama, or quote: the passages' own sentences, no model.")
     ollama_url: str = Field("http://127.0.0.1:11434", description="Where Ollama listens; loopback in the same pod.")
     model: str = Field("llama3.2", description="The language model, as Ollama names it.")
+    allowed_models: str = Field("", description="Further language models that a request may ask for, divided by commas.")
     num_ctx: int = Field(8192, ge=512, le=1_048_576, description="The window in tokens; one value per model, else it reloads.")
     max_tokens: int = Field(512, ge=1, le=8192, description="Tokens of an answer where the request says nothing.")
     temperature: float = Field(0.2, ge=0, le=2, description="Temperature where the request says nothing.")

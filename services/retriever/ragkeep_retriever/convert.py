@@ -92,7 +92,13 @@ def passage_message(hit: Hit, collection: Collection) -> pb.Passage:
         chunk=hit.chunk,
         text=hit.text,
         fields=fields_to_messages(hit.fields, collection),
-        scores=pb.Scores(cosine=hit.cosine, bm25=hit.bm25, fused=hit.fused),
+        scores=pb.Scores(
+            cosine=hit.cosine,
+            bm25=hit.bm25,
+            fused=hit.fused,
+            vector_rank=hit.vector_rank,
+            keyword_rank=hit.keyword_rank,
+        ),
     )
 
 

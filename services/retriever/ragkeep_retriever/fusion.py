@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from ragkeep_retriever.analyzer import FUNCTION_WORDS
+from ragkeep_retriever.store import Found, Hit
 
 K = TypeVar("K")
 # Each half brings this many candidates, or the limit where it is more.
@@ -24,6 +25,25 @@ def fuse(vector: Mapping[K, float], keyword: Mapping[K, float], alpha: float) ->
     """alpha × vector + (1 − alpha) × keyword, each stretched to 0..1 first; absent is 0."""
     a, b = _normal(vector), _normal(keyword)
     return {key: alpha * a.get(key, 0.0) + (1 - alpha) * b.get(key, 0.0) for key in {**vector, **keyword}}
+
+
+def ranks(scores: Mapping[K, float]) -> dict[K, int]:
+    """The place of each, from 1; the order is the mapping's own, best first."""
+    return {key: place for place, key in enumerate(scores, 1)}
+
+
+def judged(
+    question: Sequence[str], hits: Sequence[Hit], passages: Sequence[set[str]], weights: Mapping[str, float] | None = None
+) -> Found:
+    """Hits with what their scores and tokens (`passages`) tell of the question's tokens."""
+    cosines = [hit.cosine for hit in hits if hit.cosine is not None]
+    return Found(
+        list(hits),
+        coverage(question, passages, weights),
+        max(cosines, default=None),
+        tokens=tuple(question),
+        missing=tuple(token for token in question if not any(token in held for held in passages)),
+    )
 
 
 def coverage(question: Sequence[str], passages: Sequence[set[str]], weights: Mapping[str, float] | None = None) -> float:

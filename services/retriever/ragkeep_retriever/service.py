@@ -25,6 +25,8 @@ from ragkeep_runtime.telemetry import span
 
 MAX_LIMIT, DEFAULT_LIMIT, DEFAULT_ALPHA = 1000, 5, 0.6
 MAX_IDS, MAX_DOCUMENTS, MAX_PUT_BYTES, MAX_CHUNKS, MAX_QUESTION = 1000, 100, 32 * 1024 * 1024, 10_000, 8000
+# A question of 8,000 characters has thousands of tokens; nobody reads them.
+MAX_TOKENS_TOLD = 256
 _KINDS = {
     Put.CREATED: OutcomeKind.OUTCOME_KIND_CREATED,
     Put.UNCHANGED: OutcomeKind.OUTCOME_KIND_UNCHANGED,
@@ -124,7 +126,12 @@ class RetrieverService(DocumentMethods, retriever_pb2_grpc.RetrieverServiceServi
             found = await self._store.search(scope, collection, query)
         return retriever_pb2.SearchResponse(
             passages=[passage_message(hit, collection) for hit in found.hits],
-            evidence=retriever_pb2.Evidence(coverage=found.coverage, best_cosine=found.best_cosine),
+            evidence=retriever_pb2.Evidence(
+                coverage=found.coverage,
+                best_cosine=found.best_cosine,
+                tokens=found.tokens[:MAX_TOKENS_TOLD],
+                missing=found.missing[:MAX_TOKENS_TOLD],
+            ),
         )
 
 
@@ -151,6 +158,7 @@ def _query(request: retriever_pb2.SearchRequest, collection: Collection) -> Quer
         limit=limit,
         minimum_cosine=minimum,
         passages_per_document=request.passages_per_document,
+        explain=request.explain,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 
 from ragkeep_retriever.analyzer import query_tokens, tokens
-from ragkeep_retriever.fusion import CANDIDATES, coverage, fuse
+from ragkeep_retriever.fusion import CANDIDATES, fuse, judged, ranks
 from ragkeep_retriever.sqlite_files import rows, transaction
 from ragkeep_retriever.sqlite_filters import groups_condition, where
 from ragkeep_retriever.sqlite_rows import decoded, index_table, vocabulary_table
@@ -31,25 +31,40 @@ def search(file: apsw.Connection, scope: Scope, collection: Collection, query: Q
     question = query_tokens(query.text) if query.text else []
     # One snapshot for all reads: a document that is replaced meanwhile is seen whole, as it was.
     with transaction(file, "DEFERRED"):
-        cosines = _by_vector(file, query, condition, values, wanted)
-        bm25 = _by_keyword(file, collection, question, condition, values, wanted)
-        if query.vector is None:
-            order = bm25
-        elif query.text is None:
-            order = cosines
-        else:
-            order = fuse(cosines, bm25, query.alpha)
-        best = sorted(order, key=lambda key: (-order[key], key))
-        hybrid = query.vector is not None and query.text is not None
-        if query.vector is not None:
-            missing = [key for key in best if key not in cosines]
-            cosines = {**cosines, **_cosines(file, query.vector, missing)}
-        scores = {key: (cosines.get(key), bm25.get(key), order[key] if hybrid else None) for key in best}
-        hits = _hits(file, collection, best, scores, query)
+        hits, deeper = _best(file, collection, query, question, condition, values, wanted)
+        # Long documents may fill the candidates with passages of which only the first count: look deeper.
+        while deeper and query.passages_per_document and len(hits) < query.limit:
+            wanted *= 4
+            hits, deeper = _best(file, collection, query, question, condition, values, wanted)
         weights = _rarity(file, collection, question)
-    held = [set(tokens(hit.text)) for hit in hits]
-    found_cosines = [hit.cosine for hit in hits if hit.cosine is not None]
-    return Found(hits, coverage(question, held, weights), max(found_cosines, default=None))
+    return judged(question, hits, [set(tokens(hit.text)) for hit in hits], weights)
+
+
+def _best(
+    file: apsw.Connection,
+    collection: Collection,
+    query: Query,
+    question: list[str],
+    condition: str,
+    values: list[Any],
+    wanted: int,
+) -> tuple[list[Hit], bool]:
+    """Hits among the first `wanted` of each half, and whether there may be more."""
+    cosines = _by_vector(file, query, condition, values, wanted)
+    bm25 = _by_keyword(file, collection, question, condition, values, wanted)
+    more = wanted in (len(cosines), len(bm25))
+    places = (ranks(cosines), ranks(bm25)) if query.explain else ({}, {})
+    hybrid = query.vector is not None and query.text is not None
+    order = fuse(cosines, bm25, query.alpha) if hybrid else bm25 if query.vector is None else cosines
+    best = sorted(order, key=lambda key: (-order[key], key))
+    if query.vector is not None:
+        missing = [key for key in best if key not in cosines]
+        cosines = {**cosines, **_cosines(file, query.vector, missing)}
+    scores = {
+        key: (cosines.get(key), bm25.get(key), order[key] if hybrid else None, *(half.get(key) for half in places))
+        for key in best
+    }
+    return _hits(file, collection, best, scores, query), more
 
 
 def _by_vector(file: apsw.Connection, query: Query, condition: str, values: list[Any], limit: int) -> dict[int, float]:
@@ -88,7 +103,7 @@ def _hits(
     file: apsw.Connection,
     collection: Collection,
     best: list[int],
-    scores: Mapping[int, tuple[float | None, float | None, float | None]],
+    scores: Mapping[int, tuple[Any, ...]],
     query: Query,
 ) -> list[Hit]:
     taken: dict[str, int] = {}

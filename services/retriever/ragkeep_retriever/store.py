@@ -204,6 +204,7 @@ class Query:
     limit: int = 5
     minimum_cosine: float | None = None  # cuts the vector half only
     passages_per_document: int = 0  # 0: any number
+    explain: bool = False  # hits bring their ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,8 @@ class Hit:
     cosine: float | None  # None: no vector was searched for
     bm25: float | None  # None: the keyword half did not find it
     fused: float | None  # hybrid only, 0 to 1
+    vector_rank: int | None = None  # from 1; None: not found by this half, or no explanation was asked for
+    keyword_rank: int | None = None  # as above
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +231,8 @@ class Found:
     # Share of the question's distinct tokens found together in the best of the hits, 0 to 1 (idf-weighted where known).
     coverage: float
     best_cosine: float | None
+    tokens: tuple[str, ...] = ()  # of the question, distinct, in order
+    missing: tuple[str, ...] = ()  # those of them that no hit holds
 
 
 class PassageStore(Protocol):

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from ragkeep_retriever.analyzer import query_tokens, tokens
-from ragkeep_retriever.fusion import CANDIDATES, coverage
+from ragkeep_retriever.fusion import CANDIDATES, judged
 from ragkeep_retriever.matching import matches, visible
 from ragkeep_retriever.store import (
     MAX_PAGE_BYTES,
@@ -125,9 +125,8 @@ class WeaviateStore:
             if not await self._connection.has_tenant(collection.name, scope.tenant):
                 return Found([], 0.0, None)
             hits = await self._live_hits(scope, collection, query, question)
-        cosines = [hit.cosine for hit in hits if hit.cosine is not None]
         # Weaviate does not tell how rare a token is: all count the same.
-        return Found(hits, coverage(question, [set(tokens(hit.text)) for hit in hits]), max(cosines, default=None))
+        return judged(question, hits, [set(tokens(hit.text)) for hit in hits])
 
     async def document(self, scope: Scope, collection: Collection, document_id: str) -> ListedDocument | None:
         """See the port."""
@@ -248,7 +247,7 @@ class WeaviateStore:
     async def _live_hits(self, scope: Scope, collection: Collection, query: Query, question: list[str]) -> list[Hit]:
         """Hits of passages that their document's manifest names; further pages until there are enough."""
         page = max(CANDIDATES, query.limit)
-        hits: list[Hit] = []
+        hits: list[tuple[str, Hit]] = []  # with the passage's id
         taken: dict[str, int] = {}
         for number in range(_MOST_PAGES):
             found = await self._page(scope, collection, query, question, page, number * page)
@@ -265,12 +264,35 @@ class WeaviateStore:
                 taken[document_id] = taken.get(document_id, 0) + 1
                 if query.passages_per_document and taken[document_id] > query.passages_per_document:
                     continue
-                hits.append(hit)
+                hits.append((str(one.uuid), hit))
                 if len(hits) == query.limit:
-                    return hits
-            if len(found) < page:
-                return hits
-        return hits
+                    break
+            if len(found) < page or len(hits) == query.limit:
+                break
+        if query.explain and hits:
+            return await self._with_ranks(scope, collection, query, question, hits, (number + 1) * page)
+        return [hit for _, hit in hits]
+
+    async def _with_ranks(
+        self, scope: Scope, collection: Collection, query: Query, question: list[str], hits: list[tuple[str, Hit]], depth: int
+    ) -> list[Hit]:
+        """The hits with their places in each half. A hybrid query does not tell them, so each half is asked alone."""
+        halves = []
+        for half in (replace(query, text=None), replace(query, vector=None)):
+            asked = half.vector is not None or (half.text is not None and question)
+            words = question if half.text is not None else []
+            found = await self._page(scope, collection, half, words, depth, 0) if asked else []
+            halves.append({str(one.uuid): place for place, one in enumerate(found, 1)})
+        by_vector, by_keyword = halves
+        least = query.minimum_cosine
+        return [
+            replace(
+                hit,
+                vector_rank=None if least is not None and hit.cosine is not None and hit.cosine < least else by_vector.get(key),
+                keyword_rank=by_keyword.get(key),
+            )
+            for key, hit in hits
+        ]
 
     async def _page(
         self, scope: Scope, collection: Collection, query: Query, question: list[str], limit: int, offset: int

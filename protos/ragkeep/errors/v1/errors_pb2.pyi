@@ -56,6 +56,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A content or prompt template has an unknown placeholder or lacks one [INVALID_ARGUMENT]. The message names it."""
     REASON_SEALING_UNAVAILABLE: _Reason.ValueType  # 22
     """A field is declared as sealed, and this version cannot seal yet [INVALID_ARGUMENT]. Leave the field out."""
+    REASON_MODEL_NOT_ALLOWED: _Reason.ValueType  # 20
+    """A model was asked for that the generator's settings do not allow [INVALID_ARGUMENT]. The message lists those that are."""
     REASON_COLLECTION_UNKNOWN: _Reason.ValueType  # 30
     """The collection does not exist [NOT_FOUND]. The preset "service-tickets" is made by the first import."""
     REASON_MODEL_NOT_INSTALLED: _Reason.ValueType  # 31
@@ -142,6 +144,8 @@ REASON_TEMPLATE_INVALID: Reason.ValueType  # 21
 """A content or prompt template has an unknown placeholder or lacks one [INVALID_ARGUMENT]. The message names it."""
 REASON_SEALING_UNAVAILABLE: Reason.ValueType  # 22
 """A field is declared as sealed, and this version cannot seal yet [INVALID_ARGUMENT]. Leave the field out."""
+REASON_MODEL_NOT_ALLOWED: Reason.ValueType  # 20
+"""A model was asked for that the generator's settings do not allow [INVALID_ARGUMENT]. The message lists those that are."""
 REASON_COLLECTION_UNKNOWN: Reason.ValueType  # 30
 """The collection does not exist [NOT_FOUND]. The preset "service-tickets" is made by the first import."""
 REASON_MODEL_NOT_INSTALLED: Reason.ValueType  # 31

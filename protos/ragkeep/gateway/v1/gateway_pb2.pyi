@@ -63,6 +63,8 @@ class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stage.ValueType
     """Looking for passages."""
     STAGE_GENERATING: _Stage.ValueType  # 2
     """Writing the answer."""
+    STAGE_REWRITING: _Stage.ValueType  # 3
+    """Making a follow-up question whole."""
 
 class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
     """What an ask is doing."""
@@ -73,6 +75,8 @@ STAGE_RETRIEVING: Stage.ValueType  # 1
 """Looking for passages."""
 STAGE_GENERATING: Stage.ValueType  # 2
 """Writing the answer."""
+STAGE_REWRITING: Stage.ValueType  # 3
+"""Making a follow-up question whole."""
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
 @_typing.final
@@ -87,6 +91,12 @@ class AskRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    MINIMUM_COSINE_FIELD_NUMBER: _builtins.int
+    PASSAGES_PER_DOCUMENT_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
+    MINIMUM_EVIDENCE_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """The collection's name. Default "service-tickets"."""
     question: _builtins.str
@@ -95,6 +105,14 @@ class AskRequest(_message.Message):
     """Passages to answer from at most, 1 to 1,000. Default 5."""
     mode: Global___SearchMode.ValueType
     """How to search. Default hybrid."""
+    alpha: _builtins.float
+    """Weight of the vector half in hybrid mode, 0 to 1. Default 0.6."""
+    minimum_cosine: _builtins.float
+    """Drops what the vector half found below this cosine, -1 to 1. Default: none is dropped."""
+    passages_per_document: _builtins.int
+    """Passages of the same document at most. Default 0: any number."""
+    explain: _builtins.bool
+    """Sources bring each passage's rank in both halves."""
     @_builtins.property
     def filter(self) -> _types_pb2.Filter:
         """Only documents for which it holds."""
@@ -102,6 +120,16 @@ class AskRequest(_message.Message):
     @_builtins.property
     def options(self) -> _generator_pb2.Options:
         """How to generate."""
+
+    @_builtins.property
+    def minimum_evidence(self) -> _types_pb2.MinimumEvidence:
+        """When to say that the documents do not answer. Default: as the collection says, else as measured on the sample."""
+
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[_generator_pb2.Turn]:
+        """The conversation so far, oldest first: up to 20 turns, together at most 32,000 characters. The question is made whole by it
+        before anything is searched for, and event rewritten says what is.
+        """
 
     def __init__(
         self,
@@ -112,14 +140,29 @@ class AskRequest(_message.Message):
         limit: _builtins.int | None = ...,
         mode: Global___SearchMode.ValueType = ...,
         options: _generator_pb2.Options | None = ...,
+        alpha: _builtins.float | None = ...,
+        minimum_cosine: _builtins.float | None = ...,
+        passages_per_document: _builtins.int = ...,
+        explain: _builtins.bool = ...,
+        minimum_evidence: _types_pb2.MinimumEvidence | None = ...,
+        history: _abc.Iterable[_generator_pb2.Turn] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "filter", b"filter", "limit", b"limit", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_limit", b"_limit", "_minimum_cosine", b"_minimum_cosine", "alpha", b"alpha", "filter", b"filter", "limit", b"limit", "minimum_cosine", b"minimum_cosine", "minimum_evidence", b"minimum_evidence", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "collection", b"collection", "filter", b"filter", "limit", b"limit", "mode", b"mode", "options", b"options", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_limit", b"_limit", "_minimum_cosine", b"_minimum_cosine", "alpha", b"alpha", "collection", b"collection", "explain", b"explain", "filter", b"filter", "history", b"history", "limit", b"limit", "minimum_cosine", b"minimum_cosine", "minimum_evidence", b"minimum_evidence", "mode", b"mode", "options", b"options", "passages_per_document", b"passages_per_document", "question", b"question"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__minimum_cosine: _TypeAlias = _typing.Literal["minimum_cosine"]  # noqa: Y015
+    _WhichOneofArgType__minimum_cosine: _TypeAlias = _typing.Literal["_minimum_cosine", b"_minimum_cosine"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum_cosine) -> _WhichOneofReturnType__minimum_cosine | None: ...
 
 Global___AskRequest: _TypeAlias = AskRequest  # noqa: Y015
 
@@ -136,6 +179,7 @@ class AskResponse(_message.Message):
     CITATION_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    REWRITTEN_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Grows by one with each event, from 1."""
     @_builtins.property
@@ -162,6 +206,10 @@ class AskResponse(_message.Message):
     def done(self) -> _generator_pb2.Done:
         """The end."""
 
+    @_builtins.property
+    def rewritten(self) -> Global___Rewritten:
+        """The question made whole. Sent once where there is history, before sources."""
+
     def __init__(
         self,
         *,
@@ -172,12 +220,13 @@ class AskResponse(_message.Message):
         citation: _generator_pb2.Citation | None = ...,
         usage: _generator_pb2.Usage | None = ...,
         done: _generator_pb2.Done | None = ...,
+        rewritten: Global___Rewritten | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "delta", b"delta", "done", b"done", "event", b"event", "sources", b"sources", "status", b"status", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "delta", b"delta", "done", b"done", "event", b"event", "rewritten", b"rewritten", "sources", b"sources", "status", b"status", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "delta", b"delta", "done", b"done", "event", b"event", "sequence", b"sequence", "sources", b"sources", "status", b"status", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "delta", b"delta", "done", b"done", "event", b"event", "rewritten", b"rewritten", "sequence", b"sequence", "sources", b"sources", "status", b"status", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["status", "sources", "delta", "citation", "usage", "done"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["status", "sources", "delta", "citation", "usage", "done", "rewritten"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -204,6 +253,91 @@ class Status(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Status: _TypeAlias = Status  # noqa: Y015
+
+@_typing.final
+class Rewritten(_message.Message):
+    """What is searched for instead of a follow-up question."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    """The whole question; the one that was asked where nothing was missing."""
+    model: _builtins.str
+    """The model that rewrote it; empty where none did."""
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rewritten: _TypeAlias = Rewritten  # noqa: Y015
+
+@_typing.final
+class Evidence(_message.Message):
+    """What the scores told of whether the passages answer the question."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUFFICES_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    BEST_COSINE_FIELD_NUMBER: _builtins.int
+    BACKGROUND_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    suffices: _builtins.bool
+    """False: nothing that was found is good enough, and the answer says so."""
+    coverage: _builtins.float
+    """Share of the question's tokens that one passage holds, 0 to 1, rare ones counting more where the store knows."""
+    best_cosine: _builtins.float
+    """The best cosine; absent where no vector was searched for or nothing was found."""
+    background: _builtins.float
+    """What unrelated questions reach in this collection; absent where it was not measured."""
+    @_builtins.property
+    def minimum(self) -> _types_pb2.MinimumEvidence:
+        """The thresholds that were applied."""
+
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The question's tokens as they are indexed, at most 256: what the keyword half looked for."""
+
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of them that no passage that was found holds."""
+
+    def __init__(
+        self,
+        *,
+        suffices: _builtins.bool = ...,
+        coverage: _builtins.float = ...,
+        best_cosine: _builtins.float | None = ...,
+        background: _builtins.float | None = ...,
+        minimum: _types_pb2.MinimumEvidence | None = ...,
+        tokens: _abc.Iterable[_builtins.str] | None = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_best_cosine", b"_best_cosine", "background", b"background", "best_cosine", b"best_cosine", "minimum", b"minimum"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_best_cosine", b"_best_cosine", "background", b"background", "best_cosine", b"best_cosine", "coverage", b"coverage", "minimum", b"minimum", "missing", b"missing", "suffices", b"suffices", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__background: _TypeAlias = _typing.Literal["background"]  # noqa: Y015
+    _WhichOneofArgType__background: _TypeAlias = _typing.Literal["_background", b"_background"]  # noqa: Y015
+    _WhichOneofReturnType__best_cosine: _TypeAlias = _typing.Literal["best_cosine"]  # noqa: Y015
+    _WhichOneofArgType__best_cosine: _TypeAlias = _typing.Literal["_best_cosine", b"_best_cosine"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__background) -> _WhichOneofReturnType__background | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__best_cosine) -> _WhichOneofReturnType__best_cosine | None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
 
 @_typing.final
 class Source(_message.Message):
@@ -244,18 +378,24 @@ class Sources(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SOURCES_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
         """Best first. Empty where nothing fits the question."""
+
+    @_builtins.property
+    def evidence(self) -> Global___Evidence:
+        """How good the best of what was found is."""
 
     def __init__(
         self,
         *,
         sources: _abc.Iterable[Global___Source] | None = ...,
+        evidence: Global___Evidence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,6 +414,8 @@ class SearchRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
     MINIMUM_COSINE_FIELD_NUMBER: _builtins.int
+    PASSAGES_PER_DOCUMENT_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """The collection's name. Default "service-tickets"."""
     query: _builtins.str
@@ -286,6 +428,10 @@ class SearchRequest(_message.Message):
     """Weight of the vector half in hybrid mode, 0 to 1. Default 0.6."""
     minimum_cosine: _builtins.float
     """Drops what the vector half found below this cosine, -1 to 1. Default: none is dropped."""
+    passages_per_document: _builtins.int
+    """Passages of the same document at most. Default 0: any number."""
+    explain: _builtins.bool
+    """Scores bring each passage's rank in both halves."""
     @_builtins.property
     def filter(self) -> _types_pb2.Filter:
         """Only documents for which it holds."""
@@ -300,10 +446,12 @@ class SearchRequest(_message.Message):
         mode: Global___SearchMode.ValueType = ...,
         alpha: _builtins.float | None = ...,
         minimum_cosine: _builtins.float | None = ...,
+        passages_per_document: _builtins.int = ...,
+        explain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_limit", b"_limit", "_minimum_cosine", b"_minimum_cosine", "alpha", b"alpha", "filter", b"filter", "limit", b"limit", "minimum_cosine", b"minimum_cosine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_limit", b"_limit", "_minimum_cosine", b"_minimum_cosine", "alpha", b"alpha", "collection", b"collection", "filter", b"filter", "limit", b"limit", "minimum_cosine", b"minimum_cosine", "mode", b"mode", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_limit", b"_limit", "_minimum_cosine", b"_minimum_cosine", "alpha", b"alpha", "collection", b"collection", "explain", b"explain", "filter", b"filter", "limit", b"limit", "minimum_cosine", b"minimum_cosine", "mode", b"mode", "passages_per_document", b"passages_per_document", "query", b"query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015

@@ -98,9 +98,9 @@ class RagServiceServicer(object):
 
     def Ask(self, request, context):
         """Answers a question from the tenant's documents. Streams status (retrieving), sources, status (generating), delta ...,
-        citations, usage, done. An error ends the stream with status and reason; what was streamed stays valid. Cancelling it
-        cancels the engine's work. Fails with QUESTION_EMPTY, QUESTION_TOO_LONG, COLLECTION_UNKNOWN, the reasons of Search and those of
-        GeneratorService.Generate. Deadline by default 120 s, at most 300 s.
+        citations, usage, done; with history first status (rewriting) and rewritten. An error ends the stream with status and
+        reason; what was streamed stays valid. Cancelling it cancels the engine's work. Fails with QUESTION_EMPTY, QUESTION_TOO_LONG,
+        COLLECTION_UNKNOWN, the reasons of Search and those of GeneratorService.Generate. Deadline by default 120 s, at most 300 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,9 +37,9 @@ class RagServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RagServiceAsyncStub: ...
     Ask: _grpc.UnaryStreamMultiCallable[_gateway_pb2.AskRequest, _gateway_pb2.AskResponse]
     """Answers a question from the tenant's documents. Streams status (retrieving), sources, status (generating), delta ...,
-    citations, usage, done. An error ends the stream with status and reason; what was streamed stays valid. Cancelling it
-    cancels the engine's work. Fails with QUESTION_EMPTY, QUESTION_TOO_LONG, COLLECTION_UNKNOWN, the reasons of Search and those of
-    GeneratorService.Generate. Deadline by default 120 s, at most 300 s.
+    citations, usage, done; with history first status (rewriting) and rewritten. An error ends the stream with status and
+    reason; what was streamed stays valid. Cancelling it cancels the engine's work. Fails with QUESTION_EMPTY, QUESTION_TOO_LONG,
+    COLLECTION_UNKNOWN, the reasons of Search and those of GeneratorService.Generate. Deadline by default 120 s, at most 300 s.
     """
     Search: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.SearchRequest, _gateway_pb2.SearchResponse]
     """Finds passages. Fails with QUESTION_EMPTY, QUESTION_TOO_LONG, COLLECTION_UNKNOWN, LIMIT_OUT_OF_RANGE, FILTER_FIELD_UNKNOWN,
@@ -88,9 +88,9 @@ class RagServiceAsyncStub(RagServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Ask: _aio.UnaryStreamMultiCallable[_gateway_pb2.AskRequest, _gateway_pb2.AskResponse]  # type: ignore[assignment]
     """Answers a question from the tenant's documents. Streams status (retrieving), sources, status (generating), delta ...,
-    citations, usage, done. An error ends the stream with status and reason; what was streamed stays valid. Cancelling it
-    cancels the engine's work. Fails with QUESTION_EMPTY, QUESTION_TOO_LONG, COLLECTION_UNKNOWN, the reasons of Search and those of
-    GeneratorService.Generate. Deadline by default 120 s, at most 300 s.
+    citations, usage, done; with history first status (rewriting) and rewritten. An error ends the stream with status and
+    reason; what was streamed stays valid. Cancelling it cancels the engine's work. Fails with QUESTION_EMPTY, QUESTION_TOO_LONG,
+    COLLECTION_UNKNOWN, the reasons of Search and those of GeneratorService.Generate. Deadline by default 120 s, at most 300 s.
     """
     Search: _aio.UnaryUnaryMultiCallable[_gateway_pb2.SearchRequest, _gateway_pb2.SearchResponse]  # type: ignore[assignment]
     """Finds passages. Fails with QUESTION_EMPTY, QUESTION_TOO_LONG, COLLECTION_UNKNOWN, LIMIT_OUT_OF_RANGE, FILTER_FIELD_UNKNOWN,
@@ -142,9 +142,9 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gateway_pb2.AskResponse], _abc.AsyncIterator[_gateway_pb2.AskResponse]]:
         """Answers a question from the tenant's documents. Streams status (retrieving), sources, status (generating), delta ...,
-        citations, usage, done. An error ends the stream with status and reason; what was streamed stays valid. Cancelling it
-        cancels the engine's work. Fails with QUESTION_EMPTY, QUESTION_TOO_LONG, COLLECTION_UNKNOWN, the reasons of Search and those of
-        GeneratorService.Generate. Deadline by default 120 s, at most 300 s.
+        citations, usage, done; with history first status (rewriting) and rewritten. An error ends the stream with status and
+        reason; what was streamed stays valid. Cancelling it cancels the engine's work. Fails with QUESTION_EMPTY, QUESTION_TOO_LONG,
+        COLLECTION_UNKNOWN, the reasons of Search and those of GeneratorService.Generate. Deadline by default 120 s, at most 300 s.
         """
 
     @_abc_1.abstractmethod

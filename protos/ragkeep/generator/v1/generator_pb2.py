@@ -26,7 +26,7 @@ from ragkeep.access.v1 import access_pb2 as ragkeep_dot_access_dot_v1_dot_access
 from ragkeep.types.v1 import types_pb2 as ragkeep_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$ragkeep/generator/v1/generator.proto\x12\x14ragkeep.generator.v1\x1a\x1eragkeep/access/v1/access.proto\x1a\x1cragkeep/types/v1/types.proto\">\n\x0fNumberedPassage\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x85\x01\n\x07Options\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\tB\x0e\n\x0c_temperatureB\r\n\x0b_max_tokensB\x07\n\x05_seed\"\x8c\x01\n\x0fGenerateRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x37\n\x08passages\x18\x02 \x03(\x0b\x32%.ragkeep.generator.v1.NumberedPassage\x12.\n\x07options\x18\x03 \x01(\x0b\x32\x1d.ragkeep.generator.v1.Options\"\xd7\x01\n\x10GenerateResponse\x12,\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x1b.ragkeep.generator.v1.DeltaH\x00\x12\x32\n\x08\x63itation\x18\x02 \x01(\x0b\x32\x1e.ragkeep.generator.v1.CitationH\x00\x12,\n\x05usage\x18\x03 \x01(\x0b\x32\x1b.ragkeep.generator.v1.UsageH\x00\x12*\n\x04\x64one\x18\x04 \x01(\x0b\x32\x1a.ragkeep.generator.v1.DoneH\x00\x42\x07\n\x05\x65vent\"\x15\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\"6\n\x08\x43itation\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\"_\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\r\x12\x0c\n\x04used\x18\x04 \x03(\r\"S\n\x04\x44one\x12,\n\x06\x66inish\x18\x01 \x01(\x0e\x32\x1c.ragkeep.generator.v1.Finish\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06quoted\x18\x03 \x01(\x08\"\x11\n\x0fGetModelRequest\":\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.ragkeep.types.v1.Model*\\\n\x06\x46inish\x12\x16\n\x12\x46INISH_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46INISH_STOP\x10\x01\x12\x11\n\rFINISH_LENGTH\x10\x02\x12\x16\n\x12\x46INISH_NO_EVIDENCE\x10\x03\x32\xe8\x01\n\x10GeneratorService\x12j\n\x08Generate\x12%.ragkeep.generator.v1.GenerateRequest\x1a&.ragkeep.generator.v1.GenerateResponse\"\r\x9a\xe1\x18\t\n\x07gateway0\x01\x12h\n\x08GetModel\x12%.ragkeep.generator.v1.GetModelRequest\x1a&.ragkeep.generator.v1.GetModelResponse\"\r\x9a\xe1\x18\t\n\x07gatewayb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$ragkeep/generator/v1/generator.proto\x12\x14ragkeep.generator.v1\x1a\x1eragkeep/access/v1/access.proto\x1a\x1cragkeep/types/v1/types.proto\">\n\x0fNumberedPassage\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\xa6\x01\n\x07Options\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x10\n\x08language\x18\x06 \x01(\tB\x0e\n\x0c_temperatureB\r\n\x0b_max_tokensB\x07\n\x05_seed\"(\n\x04Turn\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\"\xe4\x01\n\x0fGenerateRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x37\n\x08passages\x18\x02 \x03(\x0b\x32%.ragkeep.generator.v1.NumberedPassage\x12.\n\x07options\x18\x03 \x01(\x0b\x32\x1d.ragkeep.generator.v1.Options\x12\x17\n\x0fprompt_template\x18\x04 \x01(\t\x12+\n\x07history\x18\x05 \x03(\x0b\x32\x1a.ragkeep.generator.v1.Turn\x12\x10\n\x08searched\x18\x06 \x01(\t\"\x87\x01\n\x16RewriteQuestionRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12+\n\x07history\x18\x02 \x03(\x0b\x32\x1a.ragkeep.generator.v1.Turn\x12.\n\x07options\x18\x03 \x01(\x0b\x32\x1d.ragkeep.generator.v1.Options\":\n\x17RewriteQuestionResponse\x12\x10\n\x08question\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\xd7\x01\n\x10GenerateResponse\x12,\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x1b.ragkeep.generator.v1.DeltaH\x00\x12\x32\n\x08\x63itation\x18\x02 \x01(\x0b\x32\x1e.ragkeep.generator.v1.CitationH\x00\x12,\n\x05usage\x18\x03 \x01(\x0b\x32\x1b.ragkeep.generator.v1.UsageH\x00\x12*\n\x04\x64one\x18\x04 \x01(\x0b\x32\x1a.ragkeep.generator.v1.DoneH\x00\x42\x07\n\x05\x65vent\"\x15\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\"6\n\x08\x43itation\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\"\xa1\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\r\x12\x0c\n\x04used\x18\x04 \x03(\r\x12\x10\n\x08left_out\x18\x05 \x03(\r\x12\x17\n\x0freserved_tokens\x18\x06 \x01(\r\x12\x15\n\rhistory_turns\x18\x07 \x01(\r\"S\n\x04\x44one\x12,\n\x06\x66inish\x18\x01 \x01(\x0e\x32\x1c.ragkeep.generator.v1.Finish\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06quoted\x18\x03 \x01(\x08\"\x11\n\x0fGetModelRequest\"K\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.ragkeep.types.v1.Model\x12\x0f\n\x07\x61llowed\x18\x02 \x03(\t*\\\n\x06\x46inish\x12\x16\n\x12\x46INISH_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46INISH_STOP\x10\x01\x12\x11\n\rFINISH_LENGTH\x10\x02\x12\x16\n\x12\x46INISH_NO_EVIDENCE\x10\x03\x32\xe7\x02\n\x10GeneratorService\x12j\n\x08Generate\x12%.ragkeep.generator.v1.GenerateRequest\x1a&.ragkeep.generator.v1.GenerateResponse\"\r\x9a\xe1\x18\t\n\x07gateway0\x01\x12}\n\x0fRewriteQuestion\x12,.ragkeep.generator.v1.RewriteQuestionRequest\x1a-.ragkeep.generator.v1.RewriteQuestionResponse\"\r\x9a\xe1\x18\t\n\x07gateway\x12h\n\x08GetModel\x12%.ragkeep.generator.v1.GetModelRequest\x1a&.ragkeep.generator.v1.GetModelResponse\"\r\x9a\xe1\x18\t\n\x07gatewayb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,30 +35,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATORSERVICE'].methods_by_name['Generate']._loaded_options = None
   _globals['_GENERATORSERVICE'].methods_by_name['Generate']._serialized_options = b'\232\341\030\t\n\007gateway'
+  _globals['_GENERATORSERVICE'].methods_by_name['RewriteQuestion']._loaded_options = None
+  _globals['_GENERATORSERVICE'].methods_by_name['RewriteQuestion']._serialized_options = b'\232\341\030\t\n\007gateway'
   _globals['_GENERATORSERVICE'].methods_by_name['GetModel']._loaded_options = None
   _globals['_GENERATORSERVICE'].methods_by_name['GetModel']._serialized_options = b'\232\341\030\t\n\007gateway'
-  _globals['_FINISH']._serialized_start=1025
-  _globals['_FINISH']._serialized_end=1117
+  _globals['_FINISH']._serialized_start=1470
+  _globals['_FINISH']._serialized_end=1562
   _globals['_NUMBEREDPASSAGE']._serialized_start=124
   _globals['_NUMBEREDPASSAGE']._serialized_end=186
   _globals['_OPTIONS']._serialized_start=189
-  _globals['_OPTIONS']._serialized_end=322
-  _globals['_GENERATEREQUEST']._serialized_start=325
-  _globals['_GENERATEREQUEST']._serialized_end=465
-  _globals['_GENERATERESPONSE']._serialized_start=468
-  _globals['_GENERATERESPONSE']._serialized_end=683
-  _globals['_DELTA']._serialized_start=685
-  _globals['_DELTA']._serialized_end=706
-  _globals['_CITATION']._serialized_start=708
-  _globals['_CITATION']._serialized_end=762
-  _globals['_USAGE']._serialized_start=764
-  _globals['_USAGE']._serialized_end=859
-  _globals['_DONE']._serialized_start=861
-  _globals['_DONE']._serialized_end=944
-  _globals['_GETMODELREQUEST']._serialized_start=946
-  _globals['_GETMODELREQUEST']._serialized_end=963
-  _globals['_GETMODELRESPONSE']._serialized_start=965
-  _globals['_GETMODELRESPONSE']._serialized_end=1023
-  _globals['_GENERATORSERVICE']._serialized_start=1120
-  _globals['_GENERATORSERVICE']._serialized_end=1352
+  _globals['_OPTIONS']._serialized_end=355
+  _globals['_TURN']._serialized_start=357
+  _globals['_TURN']._serialized_end=397
+  _globals['_GENERATEREQUEST']._serialized_start=400
+  _globals['_GENERATEREQUEST']._serialized_end=628
+  _globals['_REWRITEQUESTIONREQUEST']._serialized_start=631
+  _globals['_REWRITEQUESTIONREQUEST']._serialized_end=766
+  _globals['_REWRITEQUESTIONRESPONSE']._serialized_start=768
+  _globals['_REWRITEQUESTIONRESPONSE']._serialized_end=826
+  _globals['_GENERATERESPONSE']._serialized_start=829
+  _globals['_GENERATERESPONSE']._serialized_end=1044
+  _globals['_DELTA']._serialized_start=1046
+  _globals['_DELTA']._serialized_end=1067
+  _globals['_CITATION']._serialized_start=1069
+  _globals['_CITATION']._serialized_end=1123
+  _globals['_USAGE']._serialized_start=1126
+  _globals['_USAGE']._serialized_end=1287
+  _globals['_DONE']._serialized_start=1289
+  _globals['_DONE']._serialized_end=1372
+  _globals['_GETMODELREQUEST']._serialized_start=1374
+  _globals['_GETMODELREQUEST']._serialized_end=1391
+  _globals['_GETMODELRESPONSE']._serialized_start=1393
+  _globals['_GETMODELRESPONSE']._serialized_end=1468
+  _globals['_GENERATORSERVICE']._serialized_start=1565
+  _globals['_GENERATORSERVICE']._serialized_end=1924
 # @@protoc_insertion_point(module_scope)

@@ -88,12 +88,18 @@ class Options(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
     """0 to 2. Default 0.2."""
     max_tokens: _builtins.int
     """Tokens of the answer at most, 1 to 8,192. Default 512."""
     seed: _builtins.int
     """Makes an answer repeatable on the same engine."""
+    model: _builtins.str
+    """The model: one of those that GetModel lists. Default: the one served."""
+    language: _builtins.str
+    """The answer's language: "zh", "en", "ja", "ko", "de", "fr" or "es". Default: the question's."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Texts at which the answer ends, up to 8."""
@@ -105,10 +111,12 @@ class Options(_message.Message):
         max_tokens: _builtins.int | None = ...,
         seed: _builtins.int | None = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
+        model: _builtins.str = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_seed", b"_seed", "_temperature", b"_temperature", "max_tokens", b"max_tokens", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_seed", b"_seed", "_temperature", b"_temperature", "max_tokens", b"max_tokens", "seed", b"seed", "stop", b"stop", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_seed", b"_seed", "_temperature", b"_temperature", "language", b"language", "max_tokens", b"max_tokens", "model", b"model", "seed", b"seed", "stop", b"stop", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
@@ -126,6 +134,32 @@ class Options(_message.Message):
 Global___Options: _TypeAlias = Options  # noqa: Y015
 
 @_typing.final
+class Turn(_message.Message):
+    """An earlier question of the conversation and what was answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    """As it was asked."""
+    answer: _builtins.str
+    """The answer; may be empty."""
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        answer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Turn: _TypeAlias = Turn  # noqa: Y015
+
+@_typing.final
 class GenerateRequest(_message.Message):
     """What to answer, from what."""
 
@@ -134,8 +168,17 @@ class GenerateRequest(_message.Message):
     QUESTION_FIELD_NUMBER: _builtins.int
     PASSAGES_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    PROMPT_TEMPLATE_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    SEARCHED_FIELD_NUMBER: _builtins.int
     question: _builtins.str
-    """1 to 8,000 characters. The answer is in its language, Chinese or English."""
+    """1 to 8,000 characters. The answer is in its language, unless options say another."""
+    prompt_template: _builtins.str
+    """The whole prompt in place of ragkeep's own, 1 to 16,000 characters. {passages} and {question} stand in it once each;
+    {language} and {not_found} may; {{ and }} are braces. Default: ragkeep's own.
+    """
+    searched: _builtins.str
+    """What was searched for, where it is not the question as it was asked: up to 8,000 characters. The honest no names it."""
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___NumberedPassage]:
         """Best first; those that do not fit into the window are left out and usage says which were used. None: the answer is
@@ -146,20 +189,89 @@ class GenerateRequest(_message.Message):
     def options(self) -> Global___Options:
         """How to generate."""
 
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
+        """The conversation so far, oldest first: up to 20 turns, together at most 32,000 characters. Those that do not fit into the
+        window beside the passages are left out, oldest first, and usage says how many were read.
+        """
+
     def __init__(
         self,
         *,
         question: _builtins.str = ...,
         passages: _abc.Iterable[Global___NumberedPassage] | None = ...,
         options: Global___Options | None = ...,
+        prompt_template: _builtins.str = ...,
+        history: _abc.Iterable[Global___Turn] | None = ...,
+        searched: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "passages", b"passages", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "options", b"options", "passages", b"passages", "prompt_template", b"prompt_template", "question", b"question", "searched", b"searched"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
+
+@_typing.final
+class RewriteQuestionRequest(_message.Message):
+    """A question and what came before it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    """1 to 8,000 characters."""
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
+        """The conversation so far, oldest first; limits as in GenerateRequest."""
+
+    @_builtins.property
+    def options(self) -> Global___Options:
+        """Which model, and in which language; the rest is ignored."""
+
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        history: _abc.Iterable[Global___Turn] | None = ...,
+        options: Global___Options | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "options", b"options", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewriteQuestionRequest: _TypeAlias = RewriteQuestionRequest  # noqa: Y015
+
+@_typing.final
+class RewriteQuestionResponse(_message.Message):
+    """The question made whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    """1 to 8,000 characters; the question itself where nothing was missing."""
+    model: _builtins.str
+    """The model that rewrote it; empty where none did."""
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewriteQuestionResponse: _TypeAlias = RewriteQuestionResponse  # noqa: Y015
 
 @_typing.final
 class GenerateResponse(_message.Message):
@@ -267,15 +379,26 @@ class Usage(_message.Message):
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     USED_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    RESERVED_TOKENS_FIELD_NUMBER: _builtins.int
+    HISTORY_TURNS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """Tokens of the prompt; 0 where there is no model."""
     completion_tokens: _builtins.int
     """Tokens of the answer; 0 where there is no model."""
     context_tokens: _builtins.int
     """The window in tokens; 0 where there is no model."""
+    reserved_tokens: _builtins.int
+    """Tokens of the window that were kept free for the answer; 0 where there is no model."""
+    history_turns: _builtins.int
+    """Turns of the history that were read."""
     @_builtins.property
     def used(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Numbers of the passages that fitted into the window."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of the passages that did not fit into it and were not read."""
 
     def __init__(
         self,
@@ -284,10 +407,13 @@ class Usage(_message.Message):
         completion_tokens: _builtins.int = ...,
         context_tokens: _builtins.int = ...,
         used: _abc.Iterable[_builtins.int] | None = ...,
+        left_out: _abc.Iterable[_builtins.int] | None = ...,
+        reserved_tokens: _builtins.int = ...,
+        history_turns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "context_tokens", b"context_tokens", "prompt_tokens", b"prompt_tokens", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "context_tokens", b"context_tokens", "history_turns", b"history_turns", "left_out", b"left_out", "prompt_tokens", b"prompt_tokens", "reserved_tokens", b"reserved_tokens", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -347,18 +473,24 @@ class GetModelResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def model(self) -> _types_pb2.Model:
         """Engine, name, digest and window."""
+
+    @_builtins.property
+    def allowed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names that a request may ask for, the served one first."""
 
     def __init__(
         self,
         *,
         model: _types_pb2.Model | None = ...,
+        allowed: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,11 @@ class GeneratorServiceStub(object):
                 request_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.RewriteQuestion = channel.unary_unary(
+                '/ragkeep.generator.v1.GeneratorService/RewriteQuestion',
+                request_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.RewriteQuestionRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.RewriteQuestionResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/ragkeep.generator.v1.GeneratorService/GetModel',
                 request_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.GetModelRequest.SerializeToString,
@@ -53,15 +58,25 @@ class GeneratorServiceServicer(object):
 
     def Generate(self, request, context):
         """Streams an answer: delta events, a citation for each passage cited, usage, done. Fails with QUESTION_EMPTY,
-        CONTEXT_TOO_SMALL, MODEL_NOT_INSTALLED, MODEL_UNSUITABLE, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed before
-        stays valid. Cancelling it cancels the engine's work. Deadline by default 120 s, at most 300 s.
+        QUESTION_TOO_LONG, REQUEST_TOO_LARGE, TEMPLATE_INVALID, MODEL_NOT_ALLOWED, CONTEXT_TOO_SMALL, MODEL_NOT_INSTALLED,
+        MODEL_UNSUITABLE, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed before stays valid. Cancelling it
+        cancels the engine's work. Deadline by default 120 s, at most 300 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RewriteQuestion(self, request, context):
+        """Makes a follow-up question whole, so that it can be searched for: by the model where there is one, else by adding the
+        words of the question before it. Without history the question comes back as it is. Fails as Generate does. Deadline by
+        default 30 s. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Says which model is served.
+        """Says which model is served, and which others may be asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,6 +89,11 @@ def add_GeneratorServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.GenerateRequest.FromString,
                     response_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.GenerateResponse.SerializeToString,
+            ),
+            'RewriteQuestion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RewriteQuestion,
+                    request_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.RewriteQuestionRequest.FromString,
+                    response_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.RewriteQuestionResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
@@ -109,6 +129,33 @@ class GeneratorService(object):
             '/ragkeep.generator.v1.GeneratorService/Generate',
             ragkeep_dot_generator_dot_v1_dot_generator__pb2.GenerateRequest.SerializeToString,
             ragkeep_dot_generator_dot_v1_dot_generator__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RewriteQuestion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.generator.v1.GeneratorService/RewriteQuestion',
+            ragkeep_dot_generator_dot_v1_dot_generator__pb2.RewriteQuestionRequest.SerializeToString,
+            ragkeep_dot_generator_dot_v1_dot_generator__pb2.RewriteQuestionResponse.FromString,
             options,
             channel_credentials,
             insecure,

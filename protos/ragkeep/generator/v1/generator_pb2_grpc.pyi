@@ -35,11 +35,17 @@ class GeneratorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> GeneratorServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]
     """Streams an answer: delta events, a citation for each passage cited, usage, done. Fails with QUESTION_EMPTY,
-    CONTEXT_TOO_SMALL, MODEL_NOT_INSTALLED, MODEL_UNSUITABLE, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed before
-    stays valid. Cancelling it cancels the engine's work. Deadline by default 120 s, at most 300 s.
+    QUESTION_TOO_LONG, REQUEST_TOO_LARGE, TEMPLATE_INVALID, MODEL_NOT_ALLOWED, CONTEXT_TOO_SMALL, MODEL_NOT_INSTALLED,
+    MODEL_UNSUITABLE, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed before stays valid. Cancelling it
+    cancels the engine's work. Deadline by default 120 s, at most 300 s.
+    """
+    RewriteQuestion: _grpc.UnaryUnaryMultiCallable[_generator_pb2.RewriteQuestionRequest, _generator_pb2.RewriteQuestionResponse]
+    """Makes a follow-up question whole, so that it can be searched for: by the model where there is one, else by adding the
+    words of the question before it. Without history the question comes back as it is. Fails as Generate does. Deadline by
+    default 30 s. Safe to retry.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_generator_pb2.GetModelRequest, _generator_pb2.GetModelResponse]
-    """Says which model is served."""
+    """Says which model is served, and which others may be asked for."""
 
 @_typing.type_check_only
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
@@ -48,11 +54,17 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]  # type: ignore[assignment]
     """Streams an answer: delta events, a citation for each passage cited, usage, done. Fails with QUESTION_EMPTY,
-    CONTEXT_TOO_SMALL, MODEL_NOT_INSTALLED, MODEL_UNSUITABLE, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed before
-    stays valid. Cancelling it cancels the engine's work. Deadline by default 120 s, at most 300 s.
+    QUESTION_TOO_LONG, REQUEST_TOO_LARGE, TEMPLATE_INVALID, MODEL_NOT_ALLOWED, CONTEXT_TOO_SMALL, MODEL_NOT_INSTALLED,
+    MODEL_UNSUITABLE, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed before stays valid. Cancelling it
+    cancels the engine's work. Deadline by default 120 s, at most 300 s.
+    """
+    RewriteQuestion: _aio.UnaryUnaryMultiCallable[_generator_pb2.RewriteQuestionRequest, _generator_pb2.RewriteQuestionResponse]  # type: ignore[assignment]
+    """Makes a follow-up question whole, so that it can be searched for: by the model where there is one, else by adding the
+    words of the question before it. Without history the question comes back as it is. Fails as Generate does. Deadline by
+    default 30 s. Safe to retry.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_generator_pb2.GetModelRequest, _generator_pb2.GetModelResponse]  # type: ignore[assignment]
-    """Says which model is served."""
+    """Says which model is served, and which others may be asked for."""
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Writes answers from passages."""
@@ -64,8 +76,20 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.GenerateResponse], _abc.AsyncIterator[_generator_pb2.GenerateResponse]]:
         """Streams an answer: delta events, a citation for each passage cited, usage, done. Fails with QUESTION_EMPTY,
-        CONTEXT_TOO_SMALL, MODEL_NOT_INSTALLED, MODEL_UNSUITABLE, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed before
-        stays valid. Cancelling it cancels the engine's work. Deadline by default 120 s, at most 300 s.
+        QUESTION_TOO_LONG, REQUEST_TOO_LARGE, TEMPLATE_INVALID, MODEL_NOT_ALLOWED, CONTEXT_TOO_SMALL, MODEL_NOT_INSTALLED,
+        MODEL_UNSUITABLE, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed before stays valid. Cancelling it
+        cancels the engine's work. Deadline by default 120 s, at most 300 s.
+        """
+
+    @_abc_1.abstractmethod
+    def RewriteQuestion(
+        self,
+        request: _generator_pb2.RewriteQuestionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generator_pb2.RewriteQuestionResponse, _abc.Awaitable[_generator_pb2.RewriteQuestionResponse]]:
+        """Makes a follow-up question whole, so that it can be searched for: by the model where there is one, else by adding the
+        words of the question before it. Without history the question comes back as it is. Fails as Generate does. Deadline by
+        default 30 s. Safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -74,6 +98,6 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.GetModelResponse, _abc.Awaitable[_generator_pb2.GetModelResponse]]:
-        """Says which model is served."""
+        """Says which model is served, and which others may be asked for."""
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -785,6 +785,7 @@ class SearchRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     MINIMUM_COSINE_FIELD_NUMBER: _builtins.int
     PASSAGES_PER_DOCUMENT_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """The collection's name."""
     limit: _builtins.int
@@ -793,6 +794,8 @@ class SearchRequest(_message.Message):
     """Drops what the vector half found below this cosine, -1 to 1; what the keyword half found stays. Default: none is dropped."""
     passages_per_document: _builtins.int
     """Passages of the same document at most. Default 0: any number."""
+    explain: _builtins.bool
+    """Scores bring each passage's rank in both halves."""
     @_builtins.property
     def scope(self) -> _types_pb2.Scope:
         """Required."""
@@ -825,10 +828,11 @@ class SearchRequest(_message.Message):
         limit: _builtins.int | None = ...,
         minimum_cosine: _builtins.float | None = ...,
         passages_per_document: _builtins.int = ...,
+        explain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_minimum_cosine", b"_minimum_cosine", "filter", b"filter", "hybrid", b"hybrid", "keyword", b"keyword", "limit", b"limit", "minimum_cosine", b"minimum_cosine", "mode", b"mode", "scope", b"scope", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_minimum_cosine", b"_minimum_cosine", "collection", b"collection", "filter", b"filter", "hybrid", b"hybrid", "keyword", b"keyword", "limit", b"limit", "minimum_cosine", b"minimum_cosine", "mode", b"mode", "passages_per_document", b"passages_per_document", "scope", b"scope", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_minimum_cosine", b"_minimum_cosine", "collection", b"collection", "explain", b"explain", "filter", b"filter", "hybrid", b"hybrid", "keyword", b"keyword", "limit", b"limit", "minimum_cosine", b"minimum_cosine", "mode", b"mode", "passages_per_document", b"passages_per_document", "scope", b"scope", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -854,6 +858,8 @@ class Evidence(_message.Message):
     COVERAGE_FIELD_NUMBER: _builtins.int
     BEST_COSINE_FIELD_NUMBER: _builtins.int
     BACKGROUND_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
     coverage: _builtins.float
     """Share of the question's distinct tokens found together in the best passage, 0 to 1, rare tokens counting more where
     the store knows how rare they are.
@@ -862,16 +868,26 @@ class Evidence(_message.Message):
     """The best cosine; absent where no vector was asked for or nothing was found."""
     background: _builtins.float
     """What unrelated questions reach in this collection; absent where it was not measured."""
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The question's distinct tokens as they are indexed, at most 256: what the keyword half looked for."""
+
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of them that no passage of the result holds."""
+
     def __init__(
         self,
         *,
         coverage: _builtins.float = ...,
         best_cosine: _builtins.float | None = ...,
         background: _builtins.float | None = ...,
+        tokens: _abc.Iterable[_builtins.str] | None = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_best_cosine", b"_best_cosine", "background", b"background", "best_cosine", b"best_cosine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_best_cosine", b"_best_cosine", "background", b"background", "best_cosine", b"best_cosine", "coverage", b"coverage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_best_cosine", b"_best_cosine", "background", b"background", "best_cosine", b"best_cosine", "coverage", b"coverage", "missing", b"missing", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__background: _TypeAlias = _typing.Literal["background"]  # noqa: Y015
     _WhichOneofArgType__background: _TypeAlias = _typing.Literal["_background", b"_background"]  # noqa: Y015

@@ -444,22 +444,30 @@ class Scores(_message.Message):
     COSINE_FIELD_NUMBER: _builtins.int
     BM25_FIELD_NUMBER: _builtins.int
     FUSED_FIELD_NUMBER: _builtins.int
+    VECTOR_RANK_FIELD_NUMBER: _builtins.int
+    KEYWORD_RANK_FIELD_NUMBER: _builtins.int
     cosine: _builtins.float
     """Cosine of the question's and the passage's vectors, -1 to 1; set wherever a vector was searched for."""
     bm25: _builtins.float
     """BM25 of the question's tokens; comparable only inside one result."""
     fused: _builtins.float
     """What the result is ordered by in hybrid mode, 0 to 1."""
+    vector_rank: _builtins.int
+    """Place in what the vector half found, from 1. Absent: that half did not find it, or no explanation was asked for."""
+    keyword_rank: _builtins.int
+    """Place in what the keyword half found, from 1; absent as above."""
     def __init__(
         self,
         *,
         cosine: _builtins.float | None = ...,
         bm25: _builtins.float | None = ...,
         fused: _builtins.float | None = ...,
+        vector_rank: _builtins.int | None = ...,
+        keyword_rank: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bm25", b"_bm25", "_cosine", b"_cosine", "_fused", b"_fused", "bm25", b"bm25", "cosine", b"cosine", "fused", b"fused"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bm25", b"_bm25", "_cosine", b"_cosine", "_fused", b"_fused", "_keyword_rank", b"_keyword_rank", "_vector_rank", b"_vector_rank", "bm25", b"bm25", "cosine", b"cosine", "fused", b"fused", "keyword_rank", b"keyword_rank", "vector_rank", b"vector_rank"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bm25", b"_bm25", "_cosine", b"_cosine", "_fused", b"_fused", "bm25", b"bm25", "cosine", b"cosine", "fused", b"fused"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bm25", b"_bm25", "_cosine", b"_cosine", "_fused", b"_fused", "_keyword_rank", b"_keyword_rank", "_vector_rank", b"_vector_rank", "bm25", b"bm25", "cosine", b"cosine", "fused", b"fused", "keyword_rank", b"keyword_rank", "vector_rank", b"vector_rank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bm25: _TypeAlias = _typing.Literal["bm25"]  # noqa: Y015
     _WhichOneofArgType__bm25: _TypeAlias = _typing.Literal["_bm25", b"_bm25"]  # noqa: Y015
@@ -467,12 +475,20 @@ class Scores(_message.Message):
     _WhichOneofArgType__cosine: _TypeAlias = _typing.Literal["_cosine", b"_cosine"]  # noqa: Y015
     _WhichOneofReturnType__fused: _TypeAlias = _typing.Literal["fused"]  # noqa: Y015
     _WhichOneofArgType__fused: _TypeAlias = _typing.Literal["_fused", b"_fused"]  # noqa: Y015
+    _WhichOneofReturnType__keyword_rank: _TypeAlias = _typing.Literal["keyword_rank"]  # noqa: Y015
+    _WhichOneofArgType__keyword_rank: _TypeAlias = _typing.Literal["_keyword_rank", b"_keyword_rank"]  # noqa: Y015
+    _WhichOneofReturnType__vector_rank: _TypeAlias = _typing.Literal["vector_rank"]  # noqa: Y015
+    _WhichOneofArgType__vector_rank: _TypeAlias = _typing.Literal["_vector_rank", b"_vector_rank"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bm25) -> _WhichOneofReturnType__bm25 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cosine) -> _WhichOneofReturnType__cosine | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fused) -> _WhichOneofReturnType__fused | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keyword_rank) -> _WhichOneofReturnType__keyword_rank | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__vector_rank) -> _WhichOneofReturnType__vector_rank | None: ...
 
 Global___Scores: _TypeAlias = Scores  # noqa: Y015
 
@@ -487,7 +503,7 @@ class MinimumEvidence(_message.Message):
     coverage: _builtins.float
     """Share of the question's tokens that one passage holds, 0 to 1. Default 0.5; 0 refuses nothing."""
     margin: _builtins.float
-    """How far the best cosine lies above what unrelated questions reach, -2 to 2. Default 0.03."""
+    """How far the best cosine lies above what unrelated questions reach, -2 to 2. Default 0.04."""
     def __init__(
         self,
         *,

@@ -1,0 +1,122 @@
+"""An answer as people see it grow and as machines read it: events in, lines out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from ragkeep_client.output import Output, plain
+
+if TYPE_CHECKING:
+    from ragkeep_client.events import Event, Evidence, Source, Usage
+
+_STAGES = {"rewriting": "reading the conversation …", "retrieving": "looking …", "generating": "writing …"}
+
+
+class AnswerView:
+    """Shows the events of one answer as they come, and keeps what is asked for afterwards."""
+
+    def __init__(self, output: Output, question: str, *, explain: bool = False) -> None:
+        self.sources: dict[int, Source] = {}
+        self.text = ""
+        self.ended = False
+        self._output = output
+        self._console = output.console
+        self._question = question
+        self._explain = explain
+        self._evidence: Evidence | None = None
+        self._cited: dict[int, None] = {}
+        self._in_line = False
+        self._spinner = output.notes.status("")
+
+    def take(self, event: Event) -> None:
+        """Shows one."""
+        from ragkeep_client.events import Citation, Delta, Done, Rewritten, Sources, Status, Usage
+        from ragkeep_client.present import evidence_line, explanation, source_facts, source_line
+
+        kind = type(event).__name__.lower()
+        self._spinner.stop()
+        if isinstance(event, Sources):
+            self.sources = {source.number: source for source in event.sources}
+            self._evidence = event.evidence
+            self._output.line(kind, [source_facts(source) for source in event.sources])
+            self._output.line("evidence", asdict(event.evidence))
+            for source in event.sources:
+                self._console.print(source_line(source))
+                if self._explain:
+                    self._console.print(explanation(source), style="dim")
+            if self._explain:
+                self._console.print(evidence_line(event.evidence), style="dim")
+            self._console.print()
+            return
+        self._output.line(kind, asdict(event))
+        if isinstance(event, Status) and self._output.notes.is_terminal:
+            self._spinner.update(_STAGES.get(event.stage, "…"))
+            self._spinner.start()
+        elif isinstance(event, Rewritten):
+            if event.question.strip() != self._question.strip():
+                self._console.print(f"Searched for: {plain(event.question)}", style="dim")
+        elif isinstance(event, Delta):
+            self.text += event.text
+            self._console.print(plain(event.text), end="", soft_wrap=True)
+            self._console.file.flush()
+            self._in_line = True
+        elif isinstance(event, Citation):
+            self._cited[event.number] = None
+        elif isinstance(event, Usage):
+            self._usage(event)
+        elif isinstance(event, Done):
+            self.ended = True
+            self._done(event.finish, event.model, event.quoted)
+
+    def end_line(self) -> None:
+        """Ends the answer's last line, where it has not ended."""
+        self._spinner.stop()
+        if self._in_line:
+            self._console.print()
+            self._in_line = False
+
+    def _usage(self, usage: Usage) -> None:
+        from ragkeep_client.present import budget_line
+
+        if usage.left_out:
+            self.end_line()
+            numbers = ", ".join(f"[{number}]" for number in usage.left_out)
+            self._console.print(
+                f"Not read, as the model's window of {usage.context_tokens} tokens was full: {numbers}. A larger "
+                "RAGKEEP_NUM_CTX, a smaller --max-tokens or --limit makes room.",
+                style="yellow",
+            )
+        if self._explain and usage.context_tokens:
+            self.end_line()
+            self._console.print(budget_line(usage), style="dim")
+
+    def _done(self, finish: str, model: str, quoted: bool) -> None:
+        self.end_line()
+        if self._cited:
+            self._console.print()
+        for number in self._cited:
+            source = self.sources.get(number)
+            if source is not None:
+                self._console.print(f"[{number}] {plain(source.document_id)} {plain(source.title)}", style="cyan")
+        if finish == "no_evidence":
+            self._console.print("The answer is not in the documents.", style="yellow")
+            if self._evidence is not None and not self._evidence.suffices:
+                self._looked_for(self._evidence)
+        elif finish == "length":
+            self._console.print("The answer is cut: --max-tokens or the model's window was reached.", style="yellow")
+        if quoted and finish != "no_evidence":
+            self._console.print("Quoted from the documents, no language model.", style="dim")
+        elif not quoted and finish != "no_evidence":
+            self._console.print(f"Written by {plain(model)}.", style="dim")
+
+    def _looked_for(self, evidence: Evidence) -> None:
+        """The words, without the single characters that stand in longer ones."""
+        words = [token for token in evidence.tokens if token.isascii() or len(token) > 1] or list(evidence.tokens)
+        if not words:
+            return
+        missing = set(evidence.missing)
+        absent = [word for word in words if word in missing]
+        self._console.print(plain(f"Looked for: {', '.join(words[:40])}"), style="dim")
+        if absent:
+            self._console.print(plain(f"In no passage found: {', '.join(absent[:40])}"), style="dim")
