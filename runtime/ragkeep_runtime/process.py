@@ -68,7 +68,7 @@ def run(name: str, settings_class: type[S], build: Callable[[S, Server], Awaitab
     settings = read_settings(settings_class)
     configure_logs(name, settings.log_level)
     try:
-        end_telemetry = configure_telemetry(name, settings.otlp_endpoint, settings.identity)
+        end_telemetry = configure_telemetry(name, settings.otlp_endpoint, settings.identity_to_collector)
     except (OSError, ValueError) as error:
         _give_up(str(error))
     try:

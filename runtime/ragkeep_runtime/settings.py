@@ -28,12 +28,21 @@ class ProcessSettings(BaseSettings):
     policy_file: Path | None = Field(None, description="JSON file that says which callers have which tenants and roles.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     otlp_endpoint: str = Field("", description="Collector for traces (OTLP over gRPC), http(s)://host:port. Empty: none.")
+    otlp_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities of the collector's certificate. Default: RAGKEEP_TLS_CA.",
+    )
     drain_s: float = Field(30.0, ge=0, le=330, description="Seconds that calls in flight may take after a stop signal.")
 
     @property
     def identity(self) -> Identity:
         """The files that say who this process is."""
         return Identity(self.tls_cert, self.tls_key, self.tls_ca)
+
+    @property
+    def identity_to_collector(self) -> Identity:
+        """The same, before a collector of the site: its authority is trusted for traces, and for nothing else."""
+        return Identity(self.tls_cert, self.tls_key, self.otlp_ca or self.tls_ca)
 
 
 S = TypeVar("S", bound=ProcessSettings)

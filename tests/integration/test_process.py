@@ -14,9 +14,13 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from ragkeep.embedder.v1 import embedder_pb2
+from ragkeep.embedder.v1.embedder_pb2_grpc import EmbedderServiceStub
 from ragkeep.gateway.v1 import gateway_pb2 as pb
 from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
 from ragkeep_runtime.channel import open_channel
+from ragkeep_runtime.tls import Identity
+from tests.pki import Authority
 from tests.stack import SERVICES, Stack
 from tests.tickets import SAMPLE
 
@@ -94,6 +98,34 @@ async def test_one_question_is_one_trace_over_all_four_processes(tmp_path: Path,
         assert expected in paths, paths
     assert {service for service, _ in spans.values()} == {f"ragkeep-{name}" for name in SERVICES}
     assert not any("密码" in str(span) for _, span in spans.values())
+
+
+async def test_a_collector_of_another_authority_is_trusted_for_traces_alone(tmp_path: Path) -> None:
+    """RAGKEEP_OTLP_CA: traces go to the site's collector over mutual TLS; a peer with a certificate of that authority stays a stranger."""
+    site = Authority(tmp_path / "site")
+    stack = Stack(tmp_path)
+    shown = site.issue("collector", uris=["spiffe://ragkeep.internal/gateway"], dns=["localhost"])
+    key, cert, _ = shown.read()
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    found = Receiver()
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(found, server)
+    asks_for_ours = grpc.ssl_server_credentials([(key, cert)], stack.authority.ca.read_bytes(), require_client_auth=True)
+    port = server.add_secure_port("127.0.0.1:0", asks_for_ours)
+    server.start()
+    stack.env["embedder"] = {"RAGKEEP_OTLP_ENDPOINT": f"https://localhost:{port}", "RAGKEEP_OTLP_CA": str(site.ca)}
+    try:
+        stack.start("embedder")
+        request = embedder_pb2.EmbedRequest(texts=["a"], purpose=embedder_pb2.PURPOSE_QUERY)
+        async with open_channel(stack.target("embedder"), "embedder", stack.identities["gateway"]) as channel:
+            await EmbedderServiceStub(channel).Embed(request)
+        stranger = Identity(shown.cert, shown.key, stack.authority.ca)
+        async with open_channel(stack.target("embedder"), "embedder", stranger) as channel:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await EmbedderServiceStub(channel).Embed(request, timeout=3)
+    finally:
+        stack.stop()
+        server.stop(0)
+    assert "ragkeep-embedder" in {service for service, _ in found.spans}
 
 
 async def test_a_stop_signal_lets_calls_in_flight_end_and_refuses_new_ones(tmp_path: Path) -> None:
