@@ -1,0 +1,107 @@
+"""docs/api-examples.md, run from top to bottom: every RPC of the contract, in Python and with the real grpcurl."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
+
+import pytest
+
+from ragkeep.gateway.v1 import gateway_pb2
+from ragkeep_client.hints import protos
+from tests.e2e.test_command import Command
+from tests.e2e.test_daily import ports
+from tests.engines.process import binary
+
+pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite"), pytest.mark.engine("quote"), pytest.mark.timeout(400)]
+PAGE = Path("docs/api-examples.md")
+METHODS = [method.name for method in gateway_pb2.DESCRIPTOR.services_by_name["RagService"].methods]
+
+
+def sections() -> dict[str, dict[str, str]]:
+    """By heading: the page's pieces in Python and for the shell."""
+    parts = re.split(r"^## (\w+)$", PAGE.read_text(), flags=re.MULTILINE)
+    found = {}
+    for name, text in zip(parts[1::2], parts[2::2], strict=True):
+        found[name] = dict(re.findall(r"^```(python|sh)\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    return found
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Command, str]]:
+    """A fresh `ragkeep up` with the sample tickets, and where its gateway is."""
+    command = Command(tmp_path_factory.mktemp("examples"))
+    grpc, health = ports()[1], ports()[3]
+    try:
+        engines = ["--embedder", "e5", "--retriever", "sqlite", "--generator", "quote"]
+        command("up", "--detach", "--ports", grpc, "--health-ports", health, *engines)
+        command("import", "examples/service_tickets.csv")
+        yield command, grpc
+    finally:
+        command("down")
+
+
+def test_every_rpc_has_its_example_in_both() -> None:
+    """A method that is added without one fails here."""
+    assert set(METHODS) == set(sections()) - {"Before"}
+    for name, found in sections().items():
+        assert set(found) == {"python", "sh"}, name
+
+
+async def test_the_page_runs_from_top_to_bottom(installation: tuple[Command, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Python and shell in the order of the page; what each prints is an answer of the gateway."""
+    command, port = installation
+    here = {
+        "127.0.0.1:50061": f"127.0.0.1:{port}",
+        "~/.local/share/ragkeep": command.env["RAGKEEP_DATA"],
+        "path protos": f"path {protos()}",
+    }
+
+    def adapted(text: str) -> str:
+        for there, ours in here.items():
+            text = text.replace(there, ours)
+        return text
+
+    names: dict[str, object] = {}
+    before = adapted(sections()["Before"]["sh"])
+    env = {**os.environ, "PATH": f"{binary('grpcurl').parent}:{os.environ['PATH']}"}
+    try:
+        for name, found in sections().items():
+            capsys.readouterr()
+            await _run(adapted(found["python"]), names)
+            printed = capsys.readouterr().out
+            assert name == "Before" or name in SILENT or printed.strip(), f"{name} printed nothing"
+            assert "rejected" not in printed
+            if name != "Before":
+                script = before + adapted(found["sh"])
+                done = subprocess.run(
+                    ["bash", "-euo", "pipefail", "-c", script], env=env, capture_output=True, text=True, timeout=90
+                )
+                assert done.returncode == 0, f"{name}: {done.stderr}"
+                assert done.stdout.startswith("{") or "|| true" in found["sh"], f"{name}: {done.stdout}{done.stderr}"
+                assert "REJECTED" not in done.stdout, done.stdout
+                if "|| true" in found["sh"]:
+                    (reason,) = re.findall(r"\|\| true # ([A-Z_]+)", found["sh"])
+                    assert reason in done.stderr, f"{name}: {done.stderr}"
+    finally:
+        client = names.get("client")
+        if client is not None:
+            await client.close()  # type: ignore[attr-defined]
+
+
+# What returns nothing.
+SILENT = {"CreateCollection", "DeleteCollection"}
+
+
+async def _run(text: str, names: dict[str, object]) -> None:
+    """A piece with `await` at its top, as in `python -m asyncio`."""
+    code: CodeType = compile(text, str(PAGE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    result = eval(code, names)
+    if inspect.isawaitable(result):
+        await result
