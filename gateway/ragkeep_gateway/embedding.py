@@ -48,6 +48,13 @@ class Embedding:
         await self._check(response.space, collection)
         return response.vectors
 
+    async def questions(self, texts: Sequence[str], collection: Collection) -> list[Vectors]:
+        """A vector for each of 1 to 64 questions, in the collection's space; all or none."""
+        response = await self._embed(texts, embedder_pb2.PURPOSE_QUERY)
+        await self._check(response.space, collection)
+        dimension = response.vectors.dimension
+        return [Vectors(dimension=dimension, float32_le=row) for row in rows(response.vectors)]
+
     async def chunks(self, texts: Sequence[str], collection: Collection) -> list[bytes]:
         """A packed vector for each text, in the collection's space.
 

@@ -30,13 +30,15 @@ async def build(settings: Settings, server: Server) -> None:
     for channel in channels.values():
         server.on_close(channel.close)
     retriever = RetrieverServiceStub(channels["retriever"])
-    embedding = Embedding(EmbedderServiceStub(channels["embedder"]))
+    embedder = EmbedderServiceStub(channels["embedder"])
+    embedding = Embedding(embedder)
     catalogue = Catalogue(retriever, embedding)
     service = RagService(
         catalogue=catalogue,
         retrieval=Retrieval(catalogue, embedding, retriever, settings.default_limit),
         importer=Importer(catalogue, embedding, retriever),
         retriever=retriever,
+        embedder=embedder,
         generator=GeneratorServiceStub(channels["generator"]),
         import_gate=Gate("import", concurrent=settings.concurrent_imports, waiting=2 * settings.concurrent_imports),
         ask_gate=Gate("gateway", concurrent=settings.concurrent_asks, waiting=settings.concurrent_asks),

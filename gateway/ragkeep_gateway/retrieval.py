@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import grpc
+
 from ragkeep.gateway.v1 import gateway_pb2
 from ragkeep.retriever.v1 import retriever_pb2
-from ragkeep.types.v1.types_pb2 import Collection, EmbeddingSpace, Filter, MinimumEvidence, Passage, Scope
+from ragkeep.types.v1.types_pb2 import Collection, EmbeddingSpace, Filter, MinimumEvidence, Passage, Scope, Vectors
 from ragkeep_gateway.catalogue import Catalogue
 from ragkeep_gateway.documents import plain
 from ragkeep_gateway.embedding import Embedding
 from ragkeep_gateway.evidence import Background, language_of, minimum_of, suffices
+from ragkeep_gateway.presets import SERVICE_TICKETS
 from ragkeep_runtime.channel import errors_of
-from ragkeep_runtime.errors import InvalidRequest, LimitOutOfRange, QuestionEmpty, QuestionTooLong
+from ragkeep_runtime.errors import InvalidRequest, LimitOutOfRange, QuestionEmpty, QuestionTooLong, RagkeepError, TextTooLong
 
 if TYPE_CHECKING:
     from ragkeep.retriever.v1.retriever_pb2_grpc import RetrieverServiceAsyncStub
 
 MAX_QUESTION, MAX_LIMIT = 8000, 1000
+# Searches of a batch that are under way together.
+_AT_ONCE = 4
+# What a request can be refused for, as against what any request would meet.
+_ABOUT_ONE = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,28 @@ class Wanted:
     passages_per_document: int = 0  # 0: any number
     explain: bool = False
     minimum_evidence: MinimumEvidence | None = None
+
+
+def wanted_of(
+    request: gateway_pb2.AskRequest | gateway_pb2.SearchRequest,
+    text: str,
+    field: str,
+    minimum_evidence: MinimumEvidence | None = None,
+) -> Wanted:
+    """What both kinds of request say in the same words."""
+    return Wanted(
+        collection=request.collection or SERVICE_TICKETS,
+        text=text,
+        field=field,
+        filter=request.filter if request.HasField("filter") else None,
+        limit=request.limit if request.HasField("limit") else None,
+        mode=request.mode,
+        alpha=request.alpha if request.HasField("alpha") else None,
+        minimum_cosine=request.minimum_cosine if request.HasField("minimum_cosine") else None,
+        passages_per_document=request.passages_per_document,
+        explain=request.explain,
+        minimum_evidence=minimum_evidence,
+    )
 
 
 class Retrieval:
@@ -73,6 +104,49 @@ class Retrieval:
         collection = await self._prepare(wanted)
         return _numbered(await self._search(tenant, collection, wanted), collection)
 
+    async def batch(self, tenant: str, wanted: Sequence[Wanted]) -> list[list[gateway_pb2.Source] | RagkeepError]:
+        """As `sources` for each, a few at a time; what is wrong with one search is its own result.
+
+        Texts for the same collection are embedded together. Raises what is nobody's fault, such as EngineUnreachable.
+        """
+        results: dict[int, list[gateway_pb2.Source] | RagkeepError] = {}
+        collections: dict[int, Collection] = {}
+        by_collection: dict[str, list[int]] = {}
+        for position, one in enumerate(wanted):
+            try:
+                collections[position] = await self._prepare(one)
+            except RagkeepError as error:
+                results[position] = _of_one(error)
+                continue
+            if one.mode != gateway_pb2.SEARCH_MODE_KEYWORD:
+                by_collection.setdefault(one.collection, []).append(position)
+        vectors: dict[int, Vectors] = {}
+        for positions in by_collection.values():
+            texts = [wanted[position].text for position in positions]
+            try:
+                found = await self._embedding.questions(texts, collections[positions[0]])
+                vectors |= zip(positions, found, strict=True)
+            except TextTooLong:
+                pass  # one of them: each is embedded with its own search
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def run(position: int) -> list[gateway_pb2.Source] | RagkeepError:
+            collection = collections[position]
+            async with slots:
+                try:
+                    response = await self._search(tenant, collection, wanted[position], vectors.get(position))
+                except RagkeepError as error:
+                    return _of_one(error)
+            return _numbered(response, collection)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {position: group.create_task(run(position)) for position in collections}
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        results |= {position: task.result() for position, task in tasks.items()}
+        return [results[position] for position in range(len(wanted))]
+
     async def sources_that_suffice(self, tenant: str, wanted: Wanted) -> gateway_pb2.Sources:
         """As `sources`, with the evidence; no source where the scores say that nothing of it fits the question."""
         collection = await self._prepare(wanted)
@@ -97,7 +171,9 @@ class Retrieval:
         self.check(wanted)
         return await self._catalogue.get(wanted.collection)
 
-    async def _search(self, tenant: str, collection: Collection, wanted: Wanted) -> retriever_pb2.SearchResponse:
+    async def _search(
+        self, tenant: str, collection: Collection, wanted: Wanted, known: Vectors | None = None
+    ) -> retriever_pb2.SearchResponse:
         request = retriever_pb2.SearchRequest(
             scope=Scope(tenant=tenant, every_document=True),
             collection=collection.name,
@@ -114,7 +190,8 @@ class Retrieval:
             space = EmbeddingSpace(
                 model=collection.space.model, digest=collection.space.digest, dimension=collection.space.dimension
             )
-            vector = retriever_pb2.VectorQuery(space=space, vector=await self._embedding.question(wanted.text, collection))
+            embedded = known or await self._embedding.question(wanted.text, collection)
+            vector = retriever_pb2.VectorQuery(space=space, vector=embedded)
             if wanted.mode == gateway_pb2.SEARCH_MODE_VECTOR:
                 request.vector.CopyFrom(vector)
             else:
@@ -132,6 +209,13 @@ def _evidence(found: retriever_pb2.Evidence, minimum: MinimumEvidence) -> gatewa
         tokens=found.tokens,
         missing=found.missing,
     )
+
+
+def _of_one(error: RagkeepError) -> RagkeepError:
+    """The error where it is about one search alone; raises one that is about all."""
+    if error.code in _ABOUT_ONE:
+        return error
+    raise error
 
 
 def _numbered(response: retriever_pb2.SearchResponse, collection: Collection) -> list[gateway_pb2.Source]:

@@ -9,26 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 from ragkeep.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from ragkeep.generator.v1 import generator_pb2
-from ragkeep.types.v1.types_pb2 import MinimumEvidence
+from ragkeep_gateway.batch_methods import BatchMethods
 from ragkeep_gateway.catalogue import Catalogue
 from ragkeep_gateway.collection_methods import CollectionMethods
 from ragkeep_gateway.document_methods import DocumentMethods
 from ragkeep_gateway.importing import Importer
+from ragkeep_gateway.model_methods import ModelMethods
 from ragkeep_gateway.presets import SERVICE_TICKETS
-from ragkeep_gateway.retrieval import Retrieval, Wanted
+from ragkeep_gateway.retrieval import Retrieval, wanted_of
 from ragkeep_runtime.call import call
 from ragkeep_runtime.channel import errors_of, stream
 from ragkeep_runtime.errors import InvalidRequest, RequestTooLarge
 from ragkeep_runtime.gate import Gate
 
 if TYPE_CHECKING:
+    from ragkeep.embedder.v1.embedder_pb2_grpc import EmbedderServiceAsyncStub
     from ragkeep.generator.v1.generator_pb2_grpc import GeneratorServiceAsyncStub
     from ragkeep.retriever.v1.retriever_pb2_grpc import RetrieverServiceAsyncStub
 
 MAX_DOCUMENTS, MAX_BYTES = 100, 4 * 1024 * 1024
 
 
-class RagService(CollectionMethods, DocumentMethods, gateway_pb2_grpc.RagServiceServicer):
+class RagService(BatchMethods, CollectionMethods, DocumentMethods, ModelMethods, gateway_pb2_grpc.RagServiceServicer):
     """What callers see."""
 
     def __init__(
@@ -38,6 +40,7 @@ class RagService(CollectionMethods, DocumentMethods, gateway_pb2_grpc.RagService
         retrieval: Retrieval,
         importer: Importer,
         retriever: RetrieverServiceAsyncStub,
+        embedder: EmbedderServiceAsyncStub,
         generator: GeneratorServiceAsyncStub,
         import_gate: Gate,
         ask_gate: Gate,
@@ -46,6 +49,7 @@ class RagService(CollectionMethods, DocumentMethods, gateway_pb2_grpc.RagService
         self._retrieval = retrieval
         self._importer = importer
         self._retriever = retriever
+        self._embedder = embedder
         self._generator = generator
         self._import_gate = import_gate
         self._ask_gate = ask_gate
@@ -61,7 +65,7 @@ class RagService(CollectionMethods, DocumentMethods, gateway_pb2_grpc.RagService
                     yield event
 
     async def _events(self, request: gateway_pb2.AskRequest) -> AsyncGenerator[gateway_pb2.AskResponse]:
-        wanted = _wanted(request, request.question, "question", request.minimum_evidence)
+        wanted = wanted_of(request, request.question, "question", request.minimum_evidence)
         self._retrieval.check(wanted)
         if request.history:
             yield gateway_pb2.AskResponse(status=gateway_pb2.Status(stage=gateway_pb2.STAGE_REWRITING))
@@ -100,7 +104,7 @@ class RagService(CollectionMethods, DocumentMethods, gateway_pb2_grpc.RagService
 
     async def Search(self, request: gateway_pb2.SearchRequest, context: Any) -> gateway_pb2.SearchResponse:
         """Numbered sources, best first."""
-        wanted = _wanted(request, request.query, "query")
+        wanted = wanted_of(request, request.query, "query")
         async with self._ask_gate:
             return gateway_pb2.SearchResponse(sources=await self._retrieval.sources(call().tenant, wanted))
 
@@ -118,25 +122,3 @@ class RagService(CollectionMethods, DocumentMethods, gateway_pb2_grpc.RagService
         async with self._import_gate:
             outcomes = await self._importer.run(call().tenant, name, request.documents, dry_run=request.dry_run)
         return gateway_pb2.ImportDocumentsResponse(outcomes=outcomes)
-
-
-def _wanted(
-    request: gateway_pb2.AskRequest | gateway_pb2.SearchRequest,
-    text: str,
-    field: str,
-    minimum_evidence: MinimumEvidence | None = None,
-) -> Wanted:
-    """What both kinds of request say in the same words."""
-    return Wanted(
-        collection=request.collection or SERVICE_TICKETS,
-        text=text,
-        field=field,
-        filter=request.filter if request.HasField("filter") else None,
-        limit=request.limit if request.HasField("limit") else None,
-        mode=request.mode,
-        alpha=request.alpha if request.HasField("alpha") else None,
-        minimum_cosine=request.minimum_cosine if request.HasField("minimum_cosine") else None,
-        passages_per_document=request.passages_per_document,
-        explain=request.explain,
-        minimum_evidence=minimum_evidence,
-    )

@@ -17,6 +17,8 @@ DEFAULTS = {
     "ImportDocuments": 120.0,
     "Ask": 120.0,
     "Generate": 120.0,
+    "LoadModel": 300.0,
+    "PullModel": 300.0,
 }
 OTHERWISE = 30.0
 # Seconds that a method's handler may take whatever the caller says.

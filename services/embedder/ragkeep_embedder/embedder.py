@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from ragkeep_runtime.model_library import ModelLibrary
+
 # Fixed texts whose vectors tell embedding spaces apart (another digest may well be the same space). Never change them:
 # collections keep their vectors.
 PROBES = (
@@ -47,8 +49,13 @@ class Embedder(Protocol):
     async def embed(self, texts: Sequence[str], purpose: Purpose) -> list[list[float]]:
         """A vector of unit length for each of 1 to 64 texts, in order; all or none.
 
-        Raises TextTooLong (naming the position as field `texts[i]`) instead of cutting, and what `model` raises.
+        Raises TextTooLong (naming the position as field `texts[i]`) instead of cutting, ModelOutOfMemory, and what `model`
+        raises.
         """
+        ...
+
+    def library(self) -> ModelLibrary:
+        """The engine's models."""
         ...
 
     async def close(self) -> None:

@@ -8,6 +8,7 @@ from ragkeep_embedder.service import EmbedderService
 from ragkeep_embedder.settings import Settings
 from ragkeep_runtime.gate import Gate
 from ragkeep_runtime.process import Server, run
+from ragkeep_runtime.warm_up import WarmUp
 
 
 def make_embedder(settings: Settings) -> Embedder:
@@ -17,13 +18,15 @@ def make_embedder(settings: Settings) -> Embedder:
 
         return E5Embedder(document_threads=settings.document_threads)
     from ragkeep_embedder.ollama import OllamaEmbedder
+    from ragkeep_ollama.library import Pinned
 
     return OllamaEmbedder(
         settings.ollama_url,
         settings.model,
         query_prefix=settings.query_prefix,
         document_prefix=settings.document_prefix,
-        keep_alive=settings.keep_alive,
+        pinned=Pinned(settings.num_ctx, settings.num_thread, settings.keep_alive),
+        pull_from=settings.pull_from,
     )
 
 
@@ -31,7 +34,9 @@ async def build(settings: Settings, server: Server) -> None:
     """Puts the embedder together."""
     embedder = make_embedder(settings)
     server.on_close(embedder.close)
-    server.ready_when(embedder.model)
+    warm_up = WarmUp(embedder.library(), then=embedder.model)
+    server.on_close(warm_up.close)
+    server.ready_when(warm_up if settings.warm_up else embedder.model)
     gate = Gate("embedding engine", concurrent=settings.concurrent, waiting=settings.waiting)
     server.add(
         embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"],

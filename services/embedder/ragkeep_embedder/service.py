@@ -7,6 +7,7 @@ from typing import Any
 from ragkeep.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from ragkeep.types.v1.types_pb2 import EmbeddingSpace, Model, Vectors
 from ragkeep_embedder.embedder import PROBES, Embedder, ModelInfo, Purpose
+from ragkeep_embedder.model_methods import ModelMethods
 from ragkeep_embedder.vectors import packed
 from ragkeep_runtime.errors import InvalidRequest, RequestTooLarge, TextInvalid
 from ragkeep_runtime.gate import Gate
@@ -15,11 +16,12 @@ MAX_TEXTS, MAX_BYTES = 64, 1024 * 1024
 _PURPOSES = {embedder_pb2.PURPOSE_QUERY: Purpose.QUERY, embedder_pb2.PURPOSE_DOCUMENT: Purpose.DOCUMENT}
 
 
-class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
+class EmbedderService(ModelMethods, embedder_pb2_grpc.EmbedderServiceServicer):
     """Serves one embedder; the gate bounds how many requests it works on."""
 
     def __init__(self, embedder: Embedder, gate: Gate) -> None:
         self._embedder = embedder
+        self._library = embedder.library()
         self._gate = gate
         self._probes: tuple[ModelInfo, bytes] | None = None
 

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Protocol
 
 from ragkeep_generator.language import Language
+from ragkeep_runtime.model_library import ModelLibrary
 
 
 class Finish(Enum):
@@ -111,10 +112,15 @@ class LanguageModel(Protocol):
         """Names that options may ask for, the served one first."""
         ...
 
+    def library(self) -> ModelLibrary:
+        """The engine's models."""
+        ...
+
     def answer(self, question: Question) -> AsyncIterator[Delta | End]:
         """Streams the answer. Closing the iterator ends the engine's work at once.
 
-        Raises ContextTooSmall where not even the first passage's prompt fits, ModelNotAllowed, and what `model` raises.
+        Raises ContextTooSmall where not even the first passage's prompt fits, ModelNotAllowed, ModelOutOfMemory, and what
+        `model` raises.
         """
         ...
 

@@ -8,6 +8,7 @@ from ragkeep_generator.service import GeneratorService
 from ragkeep_generator.settings import Settings
 from ragkeep_runtime.gate import Gate
 from ragkeep_runtime.process import Server, run
+from ragkeep_runtime.warm_up import WarmUp
 
 
 def make_language_model(settings: Settings) -> LanguageModel:
@@ -26,14 +27,16 @@ def make_language_model(settings: Settings) -> LanguageModel:
         num_thread=settings.num_thread,
         keep_alive=settings.keep_alive,
     )
-    return OllamaLanguageModel(settings.ollama_url, settings.model, defaults, also)
+    return OllamaLanguageModel(settings.ollama_url, settings.model, defaults, also, settings.pull_from)
 
 
 async def build(settings: Settings, server: Server) -> None:
     """Puts the generator together."""
     language_model = make_language_model(settings)
     server.on_close(language_model.close)
-    server.ready_when(language_model.model)
+    warm_up = WarmUp(language_model.library(), then=language_model.model)
+    server.on_close(warm_up.close)
+    server.ready_when(warm_up if settings.warm_up else language_model.model)
     gate = Gate("language model", concurrent=settings.concurrent, waiting=settings.waiting)
     server.add(
         generator_pb2.DESCRIPTOR.services_by_name["GeneratorService"],

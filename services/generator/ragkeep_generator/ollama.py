@@ -1,7 +1,7 @@
 """Ollama's `/api/chat`, streamed. What one socket read brought becomes one piece of the answer.
 
-The `ollama` package asks about models; the stream is read with aiohttp, since `truncate` and `shift` must be sent (without them
-Ollama drops the head of a long prompt in silence) and since it costs half the CPU a token.
+`ragkeep_ollama` asks about models, with the `ollama` package; the stream is read with aiohttp, since `truncate` and `shift`
+must be sent (without them Ollama drops the head of a long prompt in silence) and since it costs half the CPU a token.
 """
 
 from __future__ import annotations
@@ -14,28 +14,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import httpx
-import ollama
 
 from ragkeep_generator.citations import has_mark
 from ragkeep_generator.follow_up import can_be_trusted, cleaned, with_earlier_words
 from ragkeep_generator.language import language_of, not_found, says_no
 from ragkeep_generator.language_model import Delta, End, Finish, ModelInfo, Options, Question, Whole
 from ragkeep_generator.prompt import Prompt, assemble, rewriting
+from ragkeep_ollama.errors import full_name, is_too_long, keep_alive_of, not_installed, unreachable
+from ragkeep_ollama.library import OllamaLibrary, Pinned
 from ragkeep_runtime.deadline import remaining
-from ragkeep_runtime.errors import (
-    ContextTooSmall,
-    EngineFailed,
-    EngineUnreachable,
-    ModelNotAllowed,
-    ModelNotInstalled,
-    ModelUnsuitable,
-)
+from ragkeep_runtime.errors import ContextTooSmall, EngineFailed, ModelNotAllowed
 from ragkeep_runtime.logs import get_logger
 from ragkeep_runtime.telemetry import span
 
 log = get_logger()
-_CONNECT_S, _SHOW_S, _ANSWER_S = 1.5, 5.0, 300.0
+_CONNECT_S, _ANSWER_S = 1.5, 300.0
 # A whole question is short; one that has not ended by then is no question. And nobody waits long for it: the rule does too.
 _REWRITE_TOKENS, _REWRITE_S = 160, 20.0
 
@@ -54,38 +47,36 @@ class Defaults:
 class OllamaLanguageModel:
     """Answers with one model of one Ollama, or with another that the settings allow where a request asks for it."""
 
-    def __init__(self, url: str, model: str, defaults: Defaults | None = None, also: Sequence[str] = ()) -> None:
-        self._url = url.rstrip("/")
-        self._name = _full_name(model)
-        self._allowed = tuple(dict.fromkeys([self._name, *map(_full_name, also)]))
+    def __init__(
+        self, url: str, model: str, defaults: Defaults | None = None, also: Sequence[str] = (), pull_from: str = ""
+    ) -> None:
         self._defaults = defaults or Defaults()
-        self._keep_alive: str | int = (
-            int(self._defaults.keep_alive) if self._defaults.keep_alive.lstrip("-").isdigit() else self._defaults.keep_alive
-        )
-        timeout = httpx.Timeout(_SHOW_S, connect=_CONNECT_S)
-        # trust_env off here and below: no proxy of the environment sees a text.
-        self._client = ollama.AsyncClient(host=url, timeout=timeout, trust_env=False)
+        self._pinned = Pinned(self._defaults.num_ctx, self._defaults.num_thread, self._defaults.keep_alive)
+        self._library = OllamaLibrary(url, "completion", model, self._pinned, also=also, pull_from=pull_from)
+        self._url = self._library.url
+        self._name = self._library.served
+        self._allowed = self._library.allowed
         self._http: aiohttp.ClientSession | None = None
         self._known: ModelInfo | None = None
 
     async def model(self) -> ModelInfo:
         """See the port. Asks what is installed; what the model can do is asked once per digest."""
         with span("ollama.show", {"ragkeep.model": self._name}):
-            try:
-                listed = (await self._client.list()).models
+            async with self._library.errors(self._name):
+                listed = (await self._library.client.list()).models
                 digest = next((entry.digest or "" for entry in listed if entry.model == self._name), None)
                 if digest is None:
-                    raise self._not_installed(self._name)
+                    raise not_installed(self._url, self._name)
                 if self._known is None or self._known.digest != digest:
-                    shown = await self._client.show(self._name)
-                    if "completion" not in (shown.capabilities or []):
-                        raise self._unsuitable(self._name)
-                    self._known = ModelInfo("ollama", self._name, digest, self._defaults.num_ctx)
-            except ollama.ResponseError as error:
-                raise self._refused(self._name, error.status_code, str(error.error)) from None
-            except (httpx.HTTPError, ConnectionError):
-                raise self._unreachable() from None
+                    shown = await self._library.show(self._name, digest)
+                    if "completion" not in shown.capabilities:
+                        raise self._library.unsuitable(self._name)
+                    self._known = ModelInfo("ollama", self._name, digest, self._pinned.window(shown.context_tokens))
         return self._known
+
+    def library(self) -> OllamaLibrary:
+        """See the port."""
+        return self._library
 
     def models(self) -> tuple[str, ...]:
         """The served one and those that RAGKEEP_ALLOWED_MODELS adds."""
@@ -101,17 +92,18 @@ class OllamaLanguageModel:
             yield End(Finish.NO_EVIDENCE, name, quoted=False, context_tokens=self._defaults.num_ctx)
             return
         reserved = options.max_tokens or self._defaults.max_tokens
-        room = self._defaults.num_ctx - reserved
+        window = await self._library.window(name)
+        room = window - reserved
         if room <= 0:
             raise ContextTooSmall(
-                f"{reserved} tokens are to be kept for the answer, and the window has {self._defaults.num_ctx}. "
-                "Ask for fewer max_tokens, or raise RAGKEEP_NUM_CTX.",
+                f"{reserved} tokens are to be kept for the answer, and the window has {window}. "
+                f"Ask for fewer max_tokens, or {self._larger(name, window)}.",
                 field="options.max_tokens",
             )
         prompt = assemble(question, room)
         while True:
             try:
-                async with contextlib.aclosing(self._chat(name, prompt, options)) as events:
+                async with contextlib.aclosing(self._chat(name, prompt, options, window)) as events:
                     async for event in events:
                         yield event
                 return
@@ -126,7 +118,8 @@ class OllamaLanguageModel:
         """See the port. What the model wrote counts only where it rewrote the question and did nothing else."""
         name = self._asked(question.options.model)
         by_rule = Whole(with_earlier_words(question.text, question.history), model="")
-        prompt = rewriting(question.text, question.history, self._defaults.num_ctx - _REWRITE_TOKENS)
+        window = await self._library.window(name)
+        prompt = rewriting(question.text, question.history, window - _REWRITE_TOKENS)
         if prompt is None:
             return by_rule
         pieces: list[str] = []
@@ -136,7 +129,7 @@ class OllamaLanguageModel:
             options = Options(temperature=0, max_tokens=_REWRITE_TOKENS, seed=0, stop=("\n",))
             async with (
                 asyncio.timeout(remaining(_REWRITE_S)),
-                contextlib.aclosing(self._chat(name, prompt, options)) as events,
+                contextlib.aclosing(self._chat(name, prompt, options, window)) as events,
             ):
                 async for event in events:
                     if isinstance(event, Delta):
@@ -156,14 +149,13 @@ class OllamaLanguageModel:
         """Lets go of the connections."""
         if self._http is not None:
             await self._http.close()
-        with contextlib.suppress(Exception):
-            await self._client._client.aclose()
+        await self._library.close()
 
-    async def _chat(self, name: str, prompt: Prompt, options: Options) -> AsyncGenerator[Delta | End]:
+    async def _chat(self, name: str, prompt: Prompt, options: Options, window: int) -> AsyncGenerator[Delta | End]:
         attributes: dict[str, str | int] = {"ragkeep.model": name, "ragkeep.passages": len(prompt.used)}
         answer = ""
         with span("ollama.chat", attributes) as current:
-            async with self._post(name, self._body(name, prompt, options)) as response:
+            async with self._post(name, window, self._body(name, prompt, options, window)) as response:
                 async for pieces in _lines(response.content):
                     text = "".join(str(piece.get("message", {}).get("content", "")) for piece in pieces)
                     if text:
@@ -171,35 +163,36 @@ class OllamaLanguageModel:
                         yield Delta(text)
                     last = pieces[-1]
                     if "error" in last:
-                        raise self._refused(name, 500, str(last["error"]))
+                        raise self._refused(name, window, 500, str(last["error"]))
                     if last.get("done"):
                         current.set_attribute("ragkeep.completion_tokens", int(last.get("eval_count", 0)))
-                        yield self._end(name, last, prompt, options, answer)
+                        yield self._end(name, last, prompt, options, answer, window)
                         return
         raise EngineFailed("Ollama's stream ended before the answer did; what came before stays valid.")
 
     @contextlib.asynccontextmanager
-    async def _post(self, name: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _post(self, name: str, window: int, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._http is None:
             # A connection per answer: leaving closes it, and that is what stops Ollama.
             connector = aiohttp.TCPConnector(force_close=True, limit=0)
+            # trust_env off: no proxy of the environment sees a text.
             self._http = aiohttp.ClientSession(connector=connector, trust_env=False)
         timeout = aiohttp.ClientTimeout(total=remaining(_ANSWER_S), sock_connect=_CONNECT_S)
         try:
             async with self._http.post(f"{self._url}/api/chat", json=body, timeout=timeout) as response:
                 if response.status != 200:
-                    raise self._refused(name, response.status, (await response.text())[:1000])
+                    raise self._refused(name, window, response.status, (await response.text())[:1000])
                 yield response
         except aiohttp.ClientConnectionError:
-            raise self._unreachable() from None
+            raise unreachable(self._url) from None
         except aiohttp.ClientError as error:
             log.error("ollama_failed", error=type(error).__name__)
             raise EngineFailed("Ollama's answer broke off; what came before stays valid.") from None
 
-    def _body(self, name: str, prompt: Prompt, options: Options) -> dict[str, Any]:
+    def _body(self, name: str, prompt: Prompt, options: Options, window: int) -> dict[str, Any]:
         defaults = self._defaults
         sent: dict[str, Any] = {
-            "num_ctx": defaults.num_ctx,
+            **self._pinned.options(window),
             "num_predict": options.max_tokens or defaults.max_tokens,
             "temperature": defaults.temperature if options.temperature is None else options.temperature,
         }
@@ -207,19 +200,17 @@ class OllamaLanguageModel:
             sent["seed"] = options.seed
         if options.stop:
             sent["stop"] = list(options.stop)
-        if defaults.num_thread:
-            sent["num_thread"] = defaults.num_thread
         return {
             "model": name,
             "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
             "stream": True,
             "truncate": False,
             "shift": False,
-            "keep_alive": self._keep_alive,
+            "keep_alive": keep_alive_of(self._pinned.keep_alive),
             "options": sent,
         }
 
-    def _end(self, name: str, last: dict[str, Any], prompt: Prompt, options: Options, answer: str) -> End:
+    def _end(self, name: str, last: dict[str, Any], prompt: Prompt, options: Options, answer: str, window: int) -> End:
         finish = Finish.LENGTH if last.get("done_reason") == "length" else Finish.STOP
         if says_no(answer) and not has_mark(answer, prompt.used):
             # The passages did not suffice, and the model said so in the words that it was offered.
@@ -230,7 +221,7 @@ class OllamaLanguageModel:
             quoted=False,
             prompt_tokens=int(last.get("prompt_eval_count", 0)),
             completion_tokens=int(last.get("eval_count", 0)),
-            context_tokens=self._defaults.num_ctx,
+            context_tokens=window,
             used=prompt.used,
             left_out=prompt.left_out,
             reserved_tokens=options.max_tokens or self._defaults.max_tokens,
@@ -239,7 +230,7 @@ class OllamaLanguageModel:
 
     def _asked(self, model: str) -> str:
         """The name of the model that a request asks for."""
-        name = _full_name(model) if model else self._name
+        name = full_name(model) if model else self._name
         if name not in self._allowed:
             raise ModelNotAllowed(
                 f"The model {model[:100]!r} may not be asked for; allowed are: {', '.join(self._allowed)}. "
@@ -248,34 +239,22 @@ class OllamaLanguageModel:
             )
         return name
 
-    def _refused(self, name: str, status: int, words: str) -> Exception:
-        if "context length" in words or "input length" in words or "exceeds" in words:
+    def _larger(self, name: str, window: int) -> str:
+        """How to get a larger window: Ollama gives a model no more than it was trained for, whatever is asked."""
+        if window < self._defaults.num_ctx:
+            return f"serve another model: {name} was trained for {window} tokens"
+        return "raise RAGKEEP_NUM_CTX"
+
+    def _refused(self, name: str, window: int, status: int, words: str) -> Exception:
+        if is_too_long(words):
             return ContextTooSmall(
-                f"The prompt does not fit into the window of {self._defaults.num_ctx} tokens. "
-                "Raise RAGKEEP_NUM_CTX, ask for fewer max_tokens, or ask a shorter question.",
+                f"The prompt does not fit into the window of {window} tokens. "
+                f"Ask for fewer max_tokens, ask a shorter question, or {self._larger(name, window)}.",
                 field="question",
             )
         if "does not support" in words:
-            return self._unsuitable(name)
-        if status == 404:
-            return self._not_installed(name)
-        log.error("ollama_failed", status=status, engine_says=words[:300])
-        return EngineFailed("Ollama answered with an error; its words are in the generator's log.")
-
-    def _unreachable(self) -> EngineUnreachable:
-        message = f"Ollama does not answer at {self._url}. Start it with `ollama serve`, or set RAGKEEP_OLLAMA_URL."
-        return EngineUnreachable(message, metadata={"engine": "ollama", "address": self._url})
-
-    def _not_installed(self, name: str) -> ModelNotInstalled:
-        message = f"Ollama at {self._url} does not have the model {name}. Install it: ollama pull {name}"
-        return ModelNotInstalled(message, metadata={"engine": "ollama", "model": name})
-
-    def _unsuitable(self, name: str) -> ModelUnsuitable:
-        return ModelUnsuitable(f"The model {name} does not chat. Set RAGKEEP_MODEL to a language model.")
-
-
-def _full_name(model: str) -> str:
-    return model if ":" in model else f"{model}:latest"
+            return self._library.unsuitable(name)
+        return self._library.failed(name, status, words)
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[list[dict[str, Any]]]:

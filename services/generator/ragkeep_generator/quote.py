@@ -11,6 +11,7 @@ from ragkeep_generator.language import language_of, not_found
 from ragkeep_generator.language_model import Delta, End, Finish, ModelInfo, Passage, Question, Whole
 from ragkeep_generator.terms import question_terms, terms
 from ragkeep_runtime.errors import ModelNotAllowed
+from ragkeep_runtime.model_library import BuiltIn, InstalledModel, LoadedModel
 
 _SENTENCE = re.compile(r"[^。！？；!?\n]*?(?:[。！？；!?]+[”’」』）)\]\"']*|\.[”’)\]\"']*(?=\s|$)|\n|$)")
 NAME, MAX_SENTENCES = "quote", 6
@@ -26,6 +27,11 @@ class Quote:
     def models(self) -> tuple[str, ...]:
         """The one that is none."""
         return (NAME,)
+
+    def library(self) -> BuiltIn:
+        """No model, which takes no memory and is always there."""
+        nothing = LoadedModel(size_bytes=0, vram_bytes=0, context_tokens=0, until=None)
+        return BuiltIn("quote", InstalledModel(NAME, "", 0, "", "", (), 0, nothing, served=True, allowed=True, suitable=True))
 
     async def make_whole(self, question: Question) -> Whole:
         """See the port. By rule: the words of the questions that it leans on are added."""

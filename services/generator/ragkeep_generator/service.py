@@ -11,6 +11,7 @@ from ragkeep.types.v1.types_pb2 import Model
 from ragkeep_generator.citations import CitationFinder
 from ragkeep_generator.language import Language
 from ragkeep_generator.language_model import Delta, End, Finish, LanguageModel, Options, Passage, Question, Turn
+from ragkeep_generator.model_methods import ModelMethods
 from ragkeep_generator.template import check_template
 from ragkeep_runtime.errors import InvalidRequest, QuestionEmpty, QuestionTooLong, RequestTooLarge
 from ragkeep_runtime.gate import Gate
@@ -25,11 +26,12 @@ _FINISH = {
 _Events = AsyncGenerator[generator_pb2.GenerateResponse]
 
 
-class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
+class GeneratorService(ModelMethods, generator_pb2_grpc.GeneratorServiceServicer):
     """Serves one language model; the gate bounds how many answers it writes."""
 
     def __init__(self, language_model: LanguageModel, gate: Gate) -> None:
         self._language_model = language_model
+        self._library = language_model.library()
         self._gate = gate
 
     async def Generate(self, request: generator_pb2.GenerateRequest, context: Any) -> _Events:

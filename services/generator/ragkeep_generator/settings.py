@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from ragkeep_ollama.registry import PullFrom
 from ragkeep_runtime.settings import ProcessSettings
 
 
@@ -23,5 +24,11 @@ class Settings(ProcessSettings):
     temperature: float = Field(0.2, ge=0, le=2, description="Temperature where the request says nothing.")
     num_thread: int = Field(0, ge=0, description="Threads of the engine on a CPU; 0: Ollama's own choice.")
     keep_alive: str = Field("-1", description="How long Ollama keeps the model loaded; -1: for ever, 5m: five minutes.")
+    warm_up: bool = Field(
+        True, description="Load the model before saying ready, so that the first question does not wait for it."
+    )
+    pull_from: PullFrom = Field(
+        "", description="Registry that models are pulled from when told to: host[:port][/namespace]. Empty: pulling is refused."
+    )
     concurrent: int = Field(4, ge=1, le=256, description="Answers written at once; OLLAMA_NUM_PARALLEL should match.")
     waiting: int = Field(16, ge=0, le=4096, description="Questions that wait for it; more are refused at once.")

@@ -34,7 +34,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_EDITOR: _Role.ValueType  # 2
     """Import and delete documents."""
     ROLE_ADMIN: _Role.ValueType  # 3
-    """Manage tenants and collections."""
+    """Manage tenants, collections and models."""
     ROLE_AUDITOR: _Role.ValueType  # 4
     """Read the audit log, and nothing else."""
     ROLE_UNSEALER: _Role.ValueType  # 5
@@ -50,7 +50,7 @@ ROLE_READER: Role.ValueType  # 1
 ROLE_EDITOR: Role.ValueType  # 2
 """Import and delete documents."""
 ROLE_ADMIN: Role.ValueType  # 3
-"""Manage tenants and collections."""
+"""Manage tenants, collections and models."""
 ROLE_AUDITOR: Role.ValueType  # 4
 """Read the audit log, and nothing else."""
 ROLE_UNSEALER: Role.ValueType  # 5

@@ -26,7 +26,7 @@ from ragkeep.access.v1 import access_pb2 as ragkeep_dot_access_dot_v1_dot_access
 from ragkeep.types.v1 import types_pb2 as ragkeep_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ragkeep/embedder/v1/embedder.proto\x12\x13ragkeep.embedder.v1\x1a\x1eragkeep/access/v1/access.proto\x1a\x1cragkeep/types/v1/types.proto\"L\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12-\n\x07purpose\x18\x02 \x01(\x0e\x32\x1c.ragkeep.embedder.v1.Purpose\"l\n\rEmbedResponse\x12*\n\x07vectors\x18\x01 \x01(\x0b\x32\x19.ragkeep.types.v1.Vectors\x12/\n\x05space\x18\x02 \x01(\x0b\x32 .ragkeep.types.v1.EmbeddingSpace\"\x11\n\x0fGetModelRequest\"k\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.ragkeep.types.v1.Model\x12/\n\x05space\x18\x02 \x01(\x0b\x32 .ragkeep.types.v1.EmbeddingSpace*K\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_QUERY\x10\x01\x12\x14\n\x10PURPOSE_DOCUMENT\x10\x02\x32\xd8\x01\n\x0f\x45mbedderService\x12]\n\x05\x45mbed\x12!.ragkeep.embedder.v1.EmbedRequest\x1a\".ragkeep.embedder.v1.EmbedResponse\"\r\x9a\xe1\x18\t\n\x07gateway\x12\x66\n\x08GetModel\x12$.ragkeep.embedder.v1.GetModelRequest\x1a%.ragkeep.embedder.v1.GetModelResponse\"\r\x9a\xe1\x18\t\n\x07gatewayb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ragkeep/embedder/v1/embedder.proto\x12\x13ragkeep.embedder.v1\x1a\x1eragkeep/access/v1/access.proto\x1a\x1cragkeep/types/v1/types.proto\"L\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12-\n\x07purpose\x18\x02 \x01(\x0e\x32\x1c.ragkeep.embedder.v1.Purpose\"l\n\rEmbedResponse\x12*\n\x07vectors\x18\x01 \x01(\x0b\x32\x19.ragkeep.types.v1.Vectors\x12/\n\x05space\x18\x02 \x01(\x0b\x32 .ragkeep.types.v1.EmbeddingSpace\"\x11\n\x0fGetModelRequest\"k\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.ragkeep.types.v1.Model\x12/\n\x05space\x18\x02 \x01(\x0b\x32 .ragkeep.types.v1.EmbeddingSpace\"\x13\n\x11ListModelsRequest\"E\n\x12ListModelsResponse\x12/\n\x07library\x18\x01 \x01(\x0b\x32\x1e.ragkeep.types.v1.ModelLibrary\"!\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"D\n\x11LoadModelResponse\x12/\n\x05model\x18\x01 \x01(\x0b\x32 .ragkeep.types.v1.InstalledModel\"#\n\x12UnloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"F\n\x13UnloadModelResponse\x12/\n\x05model\x18\x01 \x01(\x0b\x32 .ragkeep.types.v1.InstalledModel\"!\n\x10PullModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"E\n\x11PullModelResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.ragkeep.types.v1.PullProgress*K\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_QUERY\x10\x01\x12\x14\n\x10PURPOSE_DOCUMENT\x10\x02\x32\x8f\x05\n\x0f\x45mbedderService\x12]\n\x05\x45mbed\x12!.ragkeep.embedder.v1.EmbedRequest\x1a\".ragkeep.embedder.v1.EmbedResponse\"\r\x9a\xe1\x18\t\n\x07gateway\x12\x66\n\x08GetModel\x12$.ragkeep.embedder.v1.GetModelRequest\x1a%.ragkeep.embedder.v1.GetModelResponse\"\r\x9a\xe1\x18\t\n\x07gateway\x12l\n\nListModels\x12&.ragkeep.embedder.v1.ListModelsRequest\x1a\'.ragkeep.embedder.v1.ListModelsResponse\"\r\x9a\xe1\x18\t\n\x07gateway\x12i\n\tLoadModel\x12%.ragkeep.embedder.v1.LoadModelRequest\x1a&.ragkeep.embedder.v1.LoadModelResponse\"\r\x9a\xe1\x18\t\n\x07gateway\x12o\n\x0bUnloadModel\x12\'.ragkeep.embedder.v1.UnloadModelRequest\x1a(.ragkeep.embedder.v1.UnloadModelResponse\"\r\x9a\xe1\x18\t\n\x07gateway\x12k\n\tPullModel\x12%.ragkeep.embedder.v1.PullModelRequest\x1a&.ragkeep.embedder.v1.PullModelResponse\"\r\x9a\xe1\x18\t\n\x07gateway0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDDERSERVICE'].methods_by_name['Embed']._serialized_options = b'\232\341\030\t\n\007gateway'
   _globals['_EMBEDDERSERVICE'].methods_by_name['GetModel']._loaded_options = None
   _globals['_EMBEDDERSERVICE'].methods_by_name['GetModel']._serialized_options = b'\232\341\030\t\n\007gateway'
-  _globals['_PURPOSE']._serialized_start=437
-  _globals['_PURPOSE']._serialized_end=512
+  _globals['_EMBEDDERSERVICE'].methods_by_name['ListModels']._loaded_options = None
+  _globals['_EMBEDDERSERVICE'].methods_by_name['ListModels']._serialized_options = b'\232\341\030\t\n\007gateway'
+  _globals['_EMBEDDERSERVICE'].methods_by_name['LoadModel']._loaded_options = None
+  _globals['_EMBEDDERSERVICE'].methods_by_name['LoadModel']._serialized_options = b'\232\341\030\t\n\007gateway'
+  _globals['_EMBEDDERSERVICE'].methods_by_name['UnloadModel']._loaded_options = None
+  _globals['_EMBEDDERSERVICE'].methods_by_name['UnloadModel']._serialized_options = b'\232\341\030\t\n\007gateway'
+  _globals['_EMBEDDERSERVICE'].methods_by_name['PullModel']._loaded_options = None
+  _globals['_EMBEDDERSERVICE'].methods_by_name['PullModel']._serialized_options = b'\232\341\030\t\n\007gateway'
+  _globals['_PURPOSE']._serialized_start=849
+  _globals['_PURPOSE']._serialized_end=924
   _globals['_EMBEDREQUEST']._serialized_start=121
   _globals['_EMBEDREQUEST']._serialized_end=197
   _globals['_EMBEDRESPONSE']._serialized_start=199
@@ -47,6 +55,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST']._serialized_end=326
   _globals['_GETMODELRESPONSE']._serialized_start=328
   _globals['_GETMODELRESPONSE']._serialized_end=435
-  _globals['_EMBEDDERSERVICE']._serialized_start=515
-  _globals['_EMBEDDERSERVICE']._serialized_end=731
+  _globals['_LISTMODELSREQUEST']._serialized_start=437
+  _globals['_LISTMODELSREQUEST']._serialized_end=456
+  _globals['_LISTMODELSRESPONSE']._serialized_start=458
+  _globals['_LISTMODELSRESPONSE']._serialized_end=527
+  _globals['_LOADMODELREQUEST']._serialized_start=529
+  _globals['_LOADMODELREQUEST']._serialized_end=562
+  _globals['_LOADMODELRESPONSE']._serialized_start=564
+  _globals['_LOADMODELRESPONSE']._serialized_end=632
+  _globals['_UNLOADMODELREQUEST']._serialized_start=634
+  _globals['_UNLOADMODELREQUEST']._serialized_end=669
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=671
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=741
+  _globals['_PULLMODELREQUEST']._serialized_start=743
+  _globals['_PULLMODELREQUEST']._serialized_end=776
+  _globals['_PULLMODELRESPONSE']._serialized_start=778
+  _globals['_PULLMODELRESPONSE']._serialized_end=847
+  _globals['_EMBEDDERSERVICE']._serialized_start=927
+  _globals['_EMBEDDERSERVICE']._serialized_end=1582
 # @@protoc_insertion_point(module_scope)

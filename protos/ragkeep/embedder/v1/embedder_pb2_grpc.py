@@ -45,6 +45,26 @@ class EmbedderServiceStub(object):
                 request_serializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/ragkeep.embedder.v1.EmbedderService/ListModels',
+                request_serializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/ragkeep.embedder.v1.EmbedderService/LoadModel',
+                request_serializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/ragkeep.embedder.v1.EmbedderService/UnloadModel',
+                request_serializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
+        self.PullModel = channel.unary_stream(
+                '/ragkeep.embedder.v1.EmbedderService/PullModel',
+                request_serializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.PullModelRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.PullModelResponse.FromString,
+                _registered_method=True)
 
 
 class EmbedderServiceServicer(object):
@@ -53,7 +73,7 @@ class EmbedderServiceServicer(object):
 
     def Embed(self, request, context):
         """Embeds texts, all or none. Fails with TEXT_INVALID, TEXT_TOO_LONG, REQUEST_TOO_LARGE, MODEL_NOT_INSTALLED,
-        ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED. Deadline by default 30 s. Safe to retry.
+        MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED. Deadline by default 30 s. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +81,40 @@ class EmbedderServiceServicer(object):
 
     def GetModel(self, request, context):
         """Says which model is served, with its embedding space and the vectors of the three probe texts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Lists the models that the engine has: size, what they can do, whether and where they are loaded. Fails with
+        ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """Loads a model with the service's own options, so that the next request does not pay for it. Fails with MODEL_BUILT_IN,
+        MODEL_NOT_INSTALLED, MODEL_UNSUITABLE, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default
+        300 s. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Takes a model out of memory; one that is in use goes when its requests end, and the next request loads it again. Fails
+        with MODEL_BUILT_IN, MODEL_NOT_INSTALLED, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullModel(self, request, context):
+        """Has the engine pull a model from the registry that the settings name, and from no other. Streams how far it is; the last
+        event is stage done. Repeating it goes on where a broken pull ended. Fails with MODEL_BUILT_IN, PULL_NOT_ALLOWED,
+        MODEL_UNKNOWN, REGISTRY_FAILED, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline at most 300 s: repeat it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +132,26 @@ def add_EmbedderServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.GetModelRequest.FromString,
                     response_serializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.GetModelResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.ListModelsRequest.FromString,
+                    response_serializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.LoadModelRequest.FromString,
+                    response_serializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.UnloadModelRequest.FromString,
+                    response_serializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'PullModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullModel,
+                    request_deserializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.PullModelRequest.FromString,
+                    response_serializer=ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.PullModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +209,114 @@ class EmbedderService(object):
             '/ragkeep.embedder.v1.EmbedderService/GetModel',
             ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.GetModelRequest.SerializeToString,
             ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.embedder.v1.EmbedderService/ListModels',
+            ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.ListModelsRequest.SerializeToString,
+            ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.embedder.v1.EmbedderService/LoadModel',
+            ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.LoadModelRequest.SerializeToString,
+            ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.embedder.v1.EmbedderService/UnloadModel',
+            ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.UnloadModelRequest.SerializeToString,
+            ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ragkeep.embedder.v1.EmbedderService/PullModel',
+            ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.PullModelRequest.SerializeToString,
+            ragkeep_dot_embedder_dot_v1_dot_embedder__pb2.PullModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

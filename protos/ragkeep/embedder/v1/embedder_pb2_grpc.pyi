@@ -35,10 +35,28 @@ class EmbedderServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EmbedderServiceAsyncStub: ...
     Embed: _grpc.UnaryUnaryMultiCallable[_embedder_pb2.EmbedRequest, _embedder_pb2.EmbedResponse]
     """Embeds texts, all or none. Fails with TEXT_INVALID, TEXT_TOO_LONG, REQUEST_TOO_LARGE, MODEL_NOT_INSTALLED,
-    ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED. Deadline by default 30 s. Safe to retry.
+    MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED. Deadline by default 30 s. Safe to retry.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_embedder_pb2.GetModelRequest, _embedder_pb2.GetModelResponse]
     """Says which model is served, with its embedding space and the vectors of the three probe texts."""
+    ListModels: _grpc.UnaryUnaryMultiCallable[_embedder_pb2.ListModelsRequest, _embedder_pb2.ListModelsResponse]
+    """Lists the models that the engine has: size, what they can do, whether and where they are loaded. Fails with
+    ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+    """
+    LoadModel: _grpc.UnaryUnaryMultiCallable[_embedder_pb2.LoadModelRequest, _embedder_pb2.LoadModelResponse]
+    """Loads a model with the service's own options, so that the next request does not pay for it. Fails with MODEL_BUILT_IN,
+    MODEL_NOT_INSTALLED, MODEL_UNSUITABLE, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default
+    300 s. Safe to retry.
+    """
+    UnloadModel: _grpc.UnaryUnaryMultiCallable[_embedder_pb2.UnloadModelRequest, _embedder_pb2.UnloadModelResponse]
+    """Takes a model out of memory; one that is in use goes when its requests end, and the next request loads it again. Fails
+    with MODEL_BUILT_IN, MODEL_NOT_INSTALLED, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+    """
+    PullModel: _grpc.UnaryStreamMultiCallable[_embedder_pb2.PullModelRequest, _embedder_pb2.PullModelResponse]
+    """Has the engine pull a model from the registry that the settings name, and from no other. Streams how far it is; the last
+    event is stage done. Repeating it goes on where a broken pull ended. Fails with MODEL_BUILT_IN, PULL_NOT_ALLOWED,
+    MODEL_UNKNOWN, REGISTRY_FAILED, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline at most 300 s: repeat it.
+    """
 
 @_typing.type_check_only
 class EmbedderServiceAsyncStub(EmbedderServiceStub):
@@ -47,10 +65,28 @@ class EmbedderServiceAsyncStub(EmbedderServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_embedder_pb2.EmbedRequest, _embedder_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embeds texts, all or none. Fails with TEXT_INVALID, TEXT_TOO_LONG, REQUEST_TOO_LARGE, MODEL_NOT_INSTALLED,
-    ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED. Deadline by default 30 s. Safe to retry.
+    MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED. Deadline by default 30 s. Safe to retry.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_embedder_pb2.GetModelRequest, _embedder_pb2.GetModelResponse]  # type: ignore[assignment]
     """Says which model is served, with its embedding space and the vectors of the three probe texts."""
+    ListModels: _aio.UnaryUnaryMultiCallable[_embedder_pb2.ListModelsRequest, _embedder_pb2.ListModelsResponse]  # type: ignore[assignment]
+    """Lists the models that the engine has: size, what they can do, whether and where they are loaded. Fails with
+    ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+    """
+    LoadModel: _aio.UnaryUnaryMultiCallable[_embedder_pb2.LoadModelRequest, _embedder_pb2.LoadModelResponse]  # type: ignore[assignment]
+    """Loads a model with the service's own options, so that the next request does not pay for it. Fails with MODEL_BUILT_IN,
+    MODEL_NOT_INSTALLED, MODEL_UNSUITABLE, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default
+    300 s. Safe to retry.
+    """
+    UnloadModel: _aio.UnaryUnaryMultiCallable[_embedder_pb2.UnloadModelRequest, _embedder_pb2.UnloadModelResponse]  # type: ignore[assignment]
+    """Takes a model out of memory; one that is in use goes when its requests end, and the next request loads it again. Fails
+    with MODEL_BUILT_IN, MODEL_NOT_INSTALLED, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+    """
+    PullModel: _aio.UnaryStreamMultiCallable[_embedder_pb2.PullModelRequest, _embedder_pb2.PullModelResponse]  # type: ignore[assignment]
+    """Has the engine pull a model from the registry that the settings name, and from no other. Streams how far it is; the last
+    event is stage done. Repeating it goes on where a broken pull ended. Fails with MODEL_BUILT_IN, PULL_NOT_ALLOWED,
+    MODEL_UNKNOWN, REGISTRY_FAILED, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline at most 300 s: repeat it.
+    """
 
 class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Turns texts into vectors of unit length."""
@@ -62,7 +98,7 @@ class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_embedder_pb2.EmbedResponse, _abc.Awaitable[_embedder_pb2.EmbedResponse]]:
         """Embeds texts, all or none. Fails with TEXT_INVALID, TEXT_TOO_LONG, REQUEST_TOO_LARGE, MODEL_NOT_INSTALLED,
-        ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED. Deadline by default 30 s. Safe to retry.
+        MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED. Deadline by default 30 s. Safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -72,5 +108,47 @@ class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_embedder_pb2.GetModelResponse, _abc.Awaitable[_embedder_pb2.GetModelResponse]]:
         """Says which model is served, with its embedding space and the vectors of the three probe texts."""
+
+    @_abc_1.abstractmethod
+    def ListModels(
+        self,
+        request: _embedder_pb2.ListModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_embedder_pb2.ListModelsResponse, _abc.Awaitable[_embedder_pb2.ListModelsResponse]]:
+        """Lists the models that the engine has: size, what they can do, whether and where they are loaded. Fails with
+        ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def LoadModel(
+        self,
+        request: _embedder_pb2.LoadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_embedder_pb2.LoadModelResponse, _abc.Awaitable[_embedder_pb2.LoadModelResponse]]:
+        """Loads a model with the service's own options, so that the next request does not pay for it. Fails with MODEL_BUILT_IN,
+        MODEL_NOT_INSTALLED, MODEL_UNSUITABLE, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default
+        300 s. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def UnloadModel(
+        self,
+        request: _embedder_pb2.UnloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_embedder_pb2.UnloadModelResponse, _abc.Awaitable[_embedder_pb2.UnloadModelResponse]]:
+        """Takes a model out of memory; one that is in use goes when its requests end, and the next request loads it again. Fails
+        with MODEL_BUILT_IN, MODEL_NOT_INSTALLED, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def PullModel(
+        self,
+        request: _embedder_pb2.PullModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_embedder_pb2.PullModelResponse], _abc.AsyncIterator[_embedder_pb2.PullModelResponse]]:
+        """Has the engine pull a model from the registry that the settings name, and from no other. Streams how far it is; the last
+        event is stage done. Repeating it goes on where a broken pull ended. Fails with MODEL_BUILT_IN, PULL_NOT_ALLOWED,
+        MODEL_UNKNOWN, REGISTRY_FAILED, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline at most 300 s: repeat it.
+        """
 
 def add_EmbedderServiceServicer_to_server(servicer: EmbedderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -64,6 +64,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The engine does not have the model [FAILED_PRECONDITION]. It is never pulled automatically."""
     REASON_DOCUMENT_UNKNOWN: _Reason.ValueType  # 32
     """The tenant has no such document in the collection [NOT_FOUND]."""
+    REASON_MODEL_UNKNOWN: _Reason.ValueType  # 33
+    """The registry that models are pulled from does not have this one [NOT_FOUND]."""
     REASON_COLLECTION_EXISTS: _Reason.ValueType  # 40
     """The collection exists already with another definition [ALREADY_EXISTS]."""
     REASON_COLLECTION_CHANGED: _Reason.ValueType  # 41
@@ -80,6 +82,12 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """What was to be changed is fixed when a collection is made [FAILED_PRECONDITION]. The message says what to do instead."""
     REASON_CATALOGUE_TOO_NEW: _Reason.ValueType  # 47
     """The collection was written by a newer ragkeep, and this one cannot read it [FAILED_PRECONDITION]. Use the newer one."""
+    REASON_MODEL_BUILT_IN: _Reason.ValueType  # 48
+    """The engine has one model, built in and always loaded: nothing to load, unload or pull [FAILED_PRECONDITION]."""
+    REASON_PULL_NOT_ALLOWED: _Reason.ValueType  # 49
+    """No registry is set that models may be pulled from (RAGKEEP_PULL_FROM), or the name asks for another one
+    [FAILED_PRECONDITION].
+    """
     REASON_ENGINE_UNREACHABLE: _Reason.ValueType  # 50
     """The engine cannot be reached [UNAVAILABLE]. The message says which, where it was looked for and how to start it."""
     REASON_ENGINE_FAILED: _Reason.ValueType  # 51
@@ -94,6 +102,12 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The disk is full or the data folder cannot be written [RESOURCE_EXHAUSTED]."""
     REASON_INTERNAL: _Reason.ValueType  # 56
     """A defect in ragkeep [INTERNAL]. The request id finds it in the log."""
+    REASON_MODEL_OUT_OF_MEMORY: _Reason.ValueType  # 57
+    """The model does not fit into the memory that is free [RESOURCE_EXHAUSTED]. A smaller num_ctx, a smaller or more quantized
+    model, or unloading others makes room.
+    """
+    REASON_REGISTRY_FAILED: _Reason.ValueType  # 58
+    """The registry that models are pulled from cannot be reached or refuses [UNAVAILABLE]. The engine's words are in the log."""
     REASON_DOCUMENT_ID_INVALID: _Reason.ValueType  # 70
     """An outcome, not a status: the document's id is missing or not 1 to 256 printable characters."""
     REASON_FIELD_MISSING: _Reason.ValueType  # 71
@@ -152,6 +166,8 @@ REASON_MODEL_NOT_INSTALLED: Reason.ValueType  # 31
 """The engine does not have the model [FAILED_PRECONDITION]. It is never pulled automatically."""
 REASON_DOCUMENT_UNKNOWN: Reason.ValueType  # 32
 """The tenant has no such document in the collection [NOT_FOUND]."""
+REASON_MODEL_UNKNOWN: Reason.ValueType  # 33
+"""The registry that models are pulled from does not have this one [NOT_FOUND]."""
 REASON_COLLECTION_EXISTS: Reason.ValueType  # 40
 """The collection exists already with another definition [ALREADY_EXISTS]."""
 REASON_COLLECTION_CHANGED: Reason.ValueType  # 41
@@ -168,6 +184,12 @@ REASON_COLLECTION_FIXED: Reason.ValueType  # 46
 """What was to be changed is fixed when a collection is made [FAILED_PRECONDITION]. The message says what to do instead."""
 REASON_CATALOGUE_TOO_NEW: Reason.ValueType  # 47
 """The collection was written by a newer ragkeep, and this one cannot read it [FAILED_PRECONDITION]. Use the newer one."""
+REASON_MODEL_BUILT_IN: Reason.ValueType  # 48
+"""The engine has one model, built in and always loaded: nothing to load, unload or pull [FAILED_PRECONDITION]."""
+REASON_PULL_NOT_ALLOWED: Reason.ValueType  # 49
+"""No registry is set that models may be pulled from (RAGKEEP_PULL_FROM), or the name asks for another one
+[FAILED_PRECONDITION].
+"""
 REASON_ENGINE_UNREACHABLE: Reason.ValueType  # 50
 """The engine cannot be reached [UNAVAILABLE]. The message says which, where it was looked for and how to start it."""
 REASON_ENGINE_FAILED: Reason.ValueType  # 51
@@ -182,6 +204,12 @@ REASON_STORAGE_FULL: Reason.ValueType  # 55
 """The disk is full or the data folder cannot be written [RESOURCE_EXHAUSTED]."""
 REASON_INTERNAL: Reason.ValueType  # 56
 """A defect in ragkeep [INTERNAL]. The request id finds it in the log."""
+REASON_MODEL_OUT_OF_MEMORY: Reason.ValueType  # 57
+"""The model does not fit into the memory that is free [RESOURCE_EXHAUSTED]. A smaller num_ctx, a smaller or more quantized
+model, or unloading others makes room.
+"""
+REASON_REGISTRY_FAILED: Reason.ValueType  # 58
+"""The registry that models are pulled from cannot be reached or refuses [UNAVAILABLE]. The engine's words are in the log."""
 REASON_DOCUMENT_ID_INVALID: Reason.ValueType  # 70
 """An outcome, not a status: the document's id is missing or not 1 to 256 printable characters."""
 REASON_FIELD_MISSING: Reason.ValueType  # 71

@@ -90,6 +90,36 @@ class RagServiceStub(object):
                 request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteDocumentsRequest.SerializeToString,
                 response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteDocumentsResponse.FromString,
                 _registered_method=True)
+        self.SearchBatch = channel.unary_unary(
+                '/ragkeep.gateway.v1.RagService/SearchBatch',
+                request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.SearchBatchRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.SearchBatchResponse.FromString,
+                _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/ragkeep.gateway.v1.RagService/Embed',
+                request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/ragkeep.gateway.v1.RagService/ListModels',
+                request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/ragkeep.gateway.v1.RagService/LoadModel',
+                request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/ragkeep.gateway.v1.RagService/UnloadModel',
+                request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
+        self.PullModel = channel.unary_stream(
+                '/ragkeep.gateway.v1.RagService/PullModel',
+                request_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.PullModelRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.PullModelResponse.FromString,
+                _registered_method=True)
 
 
 class RagServiceServicer(object):
@@ -188,6 +218,57 @@ class RagServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SearchBatch(self, request, context):
+        """Runs several searches in one call; each has its own result, in order: what was found, or why it was refused. Fails as a
+        whole with REQUEST_TOO_LARGE, INVALID_REQUEST, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED. Deadline by default 30 s. Safe to
+        retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """Turns texts into vectors of unit length by the installation's embedding model, all or none. Fails with INVALID_REQUEST,
+        TEXT_INVALID, TEXT_TOO_LONG, REQUEST_TOO_LARGE, MODEL_NOT_INSTALLED, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE, ENGINE_FAILED or
+        OVERLOADED. Deadline by default 30 s. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Lists the models of the embedder's and the generator's engines. A service whose engine does not answer has its reason
+        instead; the other is still told. Deadline by default 30 s. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """Loads a model with its service's own options. Fails as EmbedderService.LoadModel does. Deadline by default 300 s. Safe to
+        retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Takes a model out of memory; the next request for it loads it again. Fails as EmbedderService.UnloadModel does. Deadline
+        by default 30 s. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullModel(self, request, context):
+        """Has the engine pull a model from the registry that its service's settings name, and from no other. Streams how far it
+        is; the last event is stage done. Repeating it goes on where a broken pull ended. Fails as EmbedderService.PullModel does.
+        Deadline at most 300 s: repeat it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RagServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -245,6 +326,36 @@ def add_RagServiceServicer_to_server(servicer, server):
                     servicer.DeleteDocuments,
                     request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteDocumentsRequest.FromString,
                     response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteDocumentsResponse.SerializeToString,
+            ),
+            'SearchBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchBatch,
+                    request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.SearchBatchRequest.FromString,
+                    response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.SearchBatchResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.EmbedRequest.FromString,
+                    response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.EmbedResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListModelsRequest.FromString,
+                    response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.LoadModelRequest.FromString,
+                    response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.UnloadModelRequest.FromString,
+                    response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'PullModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullModel,
+                    request_deserializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.PullModelRequest.FromString,
+                    response_serializer=ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.PullModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -545,6 +656,168 @@ class RagService(object):
             '/ragkeep.gateway.v1.RagService/DeleteDocuments',
             ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteDocumentsRequest.SerializeToString,
             ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.DeleteDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.gateway.v1.RagService/SearchBatch',
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.SearchBatchRequest.SerializeToString,
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.SearchBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.gateway.v1.RagService/Embed',
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.EmbedRequest.SerializeToString,
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.gateway.v1.RagService/ListModels',
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListModelsRequest.SerializeToString,
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.gateway.v1.RagService/LoadModel',
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.LoadModelRequest.SerializeToString,
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.gateway.v1.RagService/UnloadModel',
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.UnloadModelRequest.SerializeToString,
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ragkeep.gateway.v1.RagService/PullModel',
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.PullModelRequest.SerializeToString,
+            ragkeep_dot_gateway_dot_v1_dot_gateway__pb2.PullModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -80,6 +80,33 @@ class RagServiceStub:
     """Deletes documents of the tenant, at most 1,000 a call; each goes whole, and a search afterwards does not find it. Fails as
     ListDocuments does, and with REQUEST_TOO_LARGE. Deadline by default 60 s. Idempotent.
     """
+    SearchBatch: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.SearchBatchRequest, _gateway_pb2.SearchBatchResponse]
+    """Runs several searches in one call; each has its own result, in order: what was found, or why it was refused. Fails as a
+    whole with REQUEST_TOO_LARGE, INVALID_REQUEST, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED. Deadline by default 30 s. Safe to
+    retry.
+    """
+    Embed: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.EmbedRequest, _gateway_pb2.EmbedResponse]
+    """Turns texts into vectors of unit length by the installation's embedding model, all or none. Fails with INVALID_REQUEST,
+    TEXT_INVALID, TEXT_TOO_LONG, REQUEST_TOO_LARGE, MODEL_NOT_INSTALLED, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE, ENGINE_FAILED or
+    OVERLOADED. Deadline by default 30 s. Safe to retry.
+    """
+    ListModels: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListModelsRequest, _gateway_pb2.ListModelsResponse]
+    """Lists the models of the embedder's and the generator's engines. A service whose engine does not answer has its reason
+    instead; the other is still told. Deadline by default 30 s. Safe to retry.
+    """
+    LoadModel: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.LoadModelRequest, _gateway_pb2.LoadModelResponse]
+    """Loads a model with its service's own options. Fails as EmbedderService.LoadModel does. Deadline by default 300 s. Safe to
+    retry.
+    """
+    UnloadModel: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.UnloadModelRequest, _gateway_pb2.UnloadModelResponse]
+    """Takes a model out of memory; the next request for it loads it again. Fails as EmbedderService.UnloadModel does. Deadline
+    by default 30 s. Safe to retry.
+    """
+    PullModel: _grpc.UnaryStreamMultiCallable[_gateway_pb2.PullModelRequest, _gateway_pb2.PullModelResponse]
+    """Has the engine pull a model from the registry that its service's settings name, and from no other. Streams how far it
+    is; the last event is stage done. Repeating it goes on where a broken pull ended. Fails as EmbedderService.PullModel does.
+    Deadline at most 300 s: repeat it.
+    """
 
 @_typing.type_check_only
 class RagServiceAsyncStub(RagServiceStub):
@@ -130,6 +157,33 @@ class RagServiceAsyncStub(RagServiceStub):
     DeleteDocuments: _aio.UnaryUnaryMultiCallable[_gateway_pb2.DeleteDocumentsRequest, _gateway_pb2.DeleteDocumentsResponse]  # type: ignore[assignment]
     """Deletes documents of the tenant, at most 1,000 a call; each goes whole, and a search afterwards does not find it. Fails as
     ListDocuments does, and with REQUEST_TOO_LARGE. Deadline by default 60 s. Idempotent.
+    """
+    SearchBatch: _aio.UnaryUnaryMultiCallable[_gateway_pb2.SearchBatchRequest, _gateway_pb2.SearchBatchResponse]  # type: ignore[assignment]
+    """Runs several searches in one call; each has its own result, in order: what was found, or why it was refused. Fails as a
+    whole with REQUEST_TOO_LARGE, INVALID_REQUEST, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED. Deadline by default 30 s. Safe to
+    retry.
+    """
+    Embed: _aio.UnaryUnaryMultiCallable[_gateway_pb2.EmbedRequest, _gateway_pb2.EmbedResponse]  # type: ignore[assignment]
+    """Turns texts into vectors of unit length by the installation's embedding model, all or none. Fails with INVALID_REQUEST,
+    TEXT_INVALID, TEXT_TOO_LONG, REQUEST_TOO_LARGE, MODEL_NOT_INSTALLED, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE, ENGINE_FAILED or
+    OVERLOADED. Deadline by default 30 s. Safe to retry.
+    """
+    ListModels: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListModelsRequest, _gateway_pb2.ListModelsResponse]  # type: ignore[assignment]
+    """Lists the models of the embedder's and the generator's engines. A service whose engine does not answer has its reason
+    instead; the other is still told. Deadline by default 30 s. Safe to retry.
+    """
+    LoadModel: _aio.UnaryUnaryMultiCallable[_gateway_pb2.LoadModelRequest, _gateway_pb2.LoadModelResponse]  # type: ignore[assignment]
+    """Loads a model with its service's own options. Fails as EmbedderService.LoadModel does. Deadline by default 300 s. Safe to
+    retry.
+    """
+    UnloadModel: _aio.UnaryUnaryMultiCallable[_gateway_pb2.UnloadModelRequest, _gateway_pb2.UnloadModelResponse]  # type: ignore[assignment]
+    """Takes a model out of memory; the next request for it loads it again. Fails as EmbedderService.UnloadModel does. Deadline
+    by default 30 s. Safe to retry.
+    """
+    PullModel: _aio.UnaryStreamMultiCallable[_gateway_pb2.PullModelRequest, _gateway_pb2.PullModelResponse]  # type: ignore[assignment]
+    """Has the engine pull a model from the registry that its service's settings name, and from no other. Streams how far it
+    is; the last event is stage done. Repeating it goes on where a broken pull ended. Fails as EmbedderService.PullModel does.
+    Deadline at most 300 s: repeat it.
     """
 
 class RagServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -244,6 +298,69 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_gateway_pb2.DeleteDocumentsResponse, _abc.Awaitable[_gateway_pb2.DeleteDocumentsResponse]]:
         """Deletes documents of the tenant, at most 1,000 a call; each goes whole, and a search afterwards does not find it. Fails as
         ListDocuments does, and with REQUEST_TOO_LARGE. Deadline by default 60 s. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def SearchBatch(
+        self,
+        request: _gateway_pb2.SearchBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.SearchBatchResponse, _abc.Awaitable[_gateway_pb2.SearchBatchResponse]]:
+        """Runs several searches in one call; each has its own result, in order: what was found, or why it was refused. Fails as a
+        whole with REQUEST_TOO_LARGE, INVALID_REQUEST, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED. Deadline by default 30 s. Safe to
+        retry.
+        """
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _gateway_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.EmbedResponse, _abc.Awaitable[_gateway_pb2.EmbedResponse]]:
+        """Turns texts into vectors of unit length by the installation's embedding model, all or none. Fails with INVALID_REQUEST,
+        TEXT_INVALID, TEXT_TOO_LONG, REQUEST_TOO_LARGE, MODEL_NOT_INSTALLED, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE, ENGINE_FAILED or
+        OVERLOADED. Deadline by default 30 s. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListModels(
+        self,
+        request: _gateway_pb2.ListModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.ListModelsResponse, _abc.Awaitable[_gateway_pb2.ListModelsResponse]]:
+        """Lists the models of the embedder's and the generator's engines. A service whose engine does not answer has its reason
+        instead; the other is still told. Deadline by default 30 s. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def LoadModel(
+        self,
+        request: _gateway_pb2.LoadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.LoadModelResponse, _abc.Awaitable[_gateway_pb2.LoadModelResponse]]:
+        """Loads a model with its service's own options. Fails as EmbedderService.LoadModel does. Deadline by default 300 s. Safe to
+        retry.
+        """
+
+    @_abc_1.abstractmethod
+    def UnloadModel(
+        self,
+        request: _gateway_pb2.UnloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.UnloadModelResponse, _abc.Awaitable[_gateway_pb2.UnloadModelResponse]]:
+        """Takes a model out of memory; the next request for it loads it again. Fails as EmbedderService.UnloadModel does. Deadline
+        by default 30 s. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def PullModel(
+        self,
+        request: _gateway_pb2.PullModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_gateway_pb2.PullModelResponse], _abc.AsyncIterator[_gateway_pb2.PullModelResponse]]:
+        """Has the engine pull a model from the registry that its service's settings name, and from no other. Streams how far it
+        is; the last event is stage done. Repeating it goes on where a broken pull ended. Fails as EmbedderService.PullModel does.
+        Deadline at most 300 s: repeat it.
         """
 
 def add_RagServiceServicer_to_server(servicer: RagServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -50,6 +50,26 @@ class GeneratorServiceStub(object):
                 request_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/ragkeep.generator.v1.GeneratorService/ListModels',
+                request_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/ragkeep.generator.v1.GeneratorService/LoadModel',
+                request_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/ragkeep.generator.v1.GeneratorService/UnloadModel',
+                request_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
+        self.PullModel = channel.unary_stream(
+                '/ragkeep.generator.v1.GeneratorService/PullModel',
+                request_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.PullModelRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.PullModelResponse.FromString,
+                _registered_method=True)
 
 
 class GeneratorServiceServicer(object):
@@ -59,8 +79,8 @@ class GeneratorServiceServicer(object):
     def Generate(self, request, context):
         """Streams an answer: delta events, a citation for each passage cited, usage, done. Fails with QUESTION_EMPTY,
         QUESTION_TOO_LONG, REQUEST_TOO_LARGE, TEMPLATE_INVALID, MODEL_NOT_ALLOWED, CONTEXT_TOO_SMALL, MODEL_NOT_INSTALLED,
-        MODEL_UNSUITABLE, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed before stays valid. Cancelling it
-        cancels the engine's work. Deadline by default 120 s, at most 300 s.
+        MODEL_UNSUITABLE, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed
+        before stays valid. Cancelling it cancels the engine's work. Deadline by default 120 s, at most 300 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,6 +97,40 @@ class GeneratorServiceServicer(object):
 
     def GetModel(self, request, context):
         """Says which model is served, and which others may be asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Lists the models that the engine has: size, what they can do, whether and where they are loaded. Fails with
+        ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """Loads a model with the service's own options, so that the next request does not pay for it. Fails with MODEL_BUILT_IN,
+        MODEL_NOT_INSTALLED, MODEL_UNSUITABLE, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default
+        300 s. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Takes a model out of memory; one that is in use goes when its requests end, and the next request loads it again. Fails
+        with MODEL_BUILT_IN, MODEL_NOT_INSTALLED, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullModel(self, request, context):
+        """Has the engine pull a model from the registry that the settings name, and from no other. Streams how far it is; the last
+        event is stage done. Repeating it goes on where a broken pull ended. Fails with MODEL_BUILT_IN, PULL_NOT_ALLOWED,
+        MODEL_UNKNOWN, REGISTRY_FAILED, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline at most 300 s: repeat it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,6 +153,26 @@ def add_GeneratorServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.GetModelRequest.FromString,
                     response_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.GetModelResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.ListModelsRequest.FromString,
+                    response_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.LoadModelRequest.FromString,
+                    response_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.UnloadModelRequest.FromString,
+                    response_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'PullModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullModel,
+                    request_deserializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.PullModelRequest.FromString,
+                    response_serializer=ragkeep_dot_generator_dot_v1_dot_generator__pb2.PullModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -183,6 +257,114 @@ class GeneratorService(object):
             '/ragkeep.generator.v1.GeneratorService/GetModel',
             ragkeep_dot_generator_dot_v1_dot_generator__pb2.GetModelRequest.SerializeToString,
             ragkeep_dot_generator_dot_v1_dot_generator__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.generator.v1.GeneratorService/ListModels',
+            ragkeep_dot_generator_dot_v1_dot_generator__pb2.ListModelsRequest.SerializeToString,
+            ragkeep_dot_generator_dot_v1_dot_generator__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.generator.v1.GeneratorService/LoadModel',
+            ragkeep_dot_generator_dot_v1_dot_generator__pb2.LoadModelRequest.SerializeToString,
+            ragkeep_dot_generator_dot_v1_dot_generator__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.generator.v1.GeneratorService/UnloadModel',
+            ragkeep_dot_generator_dot_v1_dot_generator__pb2.UnloadModelRequest.SerializeToString,
+            ragkeep_dot_generator_dot_v1_dot_generator__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ragkeep.generator.v1.GeneratorService/PullModel',
+            ragkeep_dot_generator_dot_v1_dot_generator__pb2.PullModelRequest.SerializeToString,
+            ragkeep_dot_generator_dot_v1_dot_generator__pb2.PullModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,8 +36,8 @@ class GeneratorServiceStub:
     Generate: _grpc.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]
     """Streams an answer: delta events, a citation for each passage cited, usage, done. Fails with QUESTION_EMPTY,
     QUESTION_TOO_LONG, REQUEST_TOO_LARGE, TEMPLATE_INVALID, MODEL_NOT_ALLOWED, CONTEXT_TOO_SMALL, MODEL_NOT_INSTALLED,
-    MODEL_UNSUITABLE, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed before stays valid. Cancelling it
-    cancels the engine's work. Deadline by default 120 s, at most 300 s.
+    MODEL_UNSUITABLE, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed
+    before stays valid. Cancelling it cancels the engine's work. Deadline by default 120 s, at most 300 s.
     """
     RewriteQuestion: _grpc.UnaryUnaryMultiCallable[_generator_pb2.RewriteQuestionRequest, _generator_pb2.RewriteQuestionResponse]
     """Makes a follow-up question whole, so that it can be searched for: by the model where there is one, else by adding the
@@ -46,6 +46,24 @@ class GeneratorServiceStub:
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_generator_pb2.GetModelRequest, _generator_pb2.GetModelResponse]
     """Says which model is served, and which others may be asked for."""
+    ListModels: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ListModelsRequest, _generator_pb2.ListModelsResponse]
+    """Lists the models that the engine has: size, what they can do, whether and where they are loaded. Fails with
+    ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+    """
+    LoadModel: _grpc.UnaryUnaryMultiCallable[_generator_pb2.LoadModelRequest, _generator_pb2.LoadModelResponse]
+    """Loads a model with the service's own options, so that the next request does not pay for it. Fails with MODEL_BUILT_IN,
+    MODEL_NOT_INSTALLED, MODEL_UNSUITABLE, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default
+    300 s. Safe to retry.
+    """
+    UnloadModel: _grpc.UnaryUnaryMultiCallable[_generator_pb2.UnloadModelRequest, _generator_pb2.UnloadModelResponse]
+    """Takes a model out of memory; one that is in use goes when its requests end, and the next request loads it again. Fails
+    with MODEL_BUILT_IN, MODEL_NOT_INSTALLED, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+    """
+    PullModel: _grpc.UnaryStreamMultiCallable[_generator_pb2.PullModelRequest, _generator_pb2.PullModelResponse]
+    """Has the engine pull a model from the registry that the settings name, and from no other. Streams how far it is; the last
+    event is stage done. Repeating it goes on where a broken pull ended. Fails with MODEL_BUILT_IN, PULL_NOT_ALLOWED,
+    MODEL_UNKNOWN, REGISTRY_FAILED, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline at most 300 s: repeat it.
+    """
 
 @_typing.type_check_only
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
@@ -55,8 +73,8 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     Generate: _aio.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]  # type: ignore[assignment]
     """Streams an answer: delta events, a citation for each passage cited, usage, done. Fails with QUESTION_EMPTY,
     QUESTION_TOO_LONG, REQUEST_TOO_LARGE, TEMPLATE_INVALID, MODEL_NOT_ALLOWED, CONTEXT_TOO_SMALL, MODEL_NOT_INSTALLED,
-    MODEL_UNSUITABLE, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed before stays valid. Cancelling it
-    cancels the engine's work. Deadline by default 120 s, at most 300 s.
+    MODEL_UNSUITABLE, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed
+    before stays valid. Cancelling it cancels the engine's work. Deadline by default 120 s, at most 300 s.
     """
     RewriteQuestion: _aio.UnaryUnaryMultiCallable[_generator_pb2.RewriteQuestionRequest, _generator_pb2.RewriteQuestionResponse]  # type: ignore[assignment]
     """Makes a follow-up question whole, so that it can be searched for: by the model where there is one, else by adding the
@@ -65,6 +83,24 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_generator_pb2.GetModelRequest, _generator_pb2.GetModelResponse]  # type: ignore[assignment]
     """Says which model is served, and which others may be asked for."""
+    ListModels: _aio.UnaryUnaryMultiCallable[_generator_pb2.ListModelsRequest, _generator_pb2.ListModelsResponse]  # type: ignore[assignment]
+    """Lists the models that the engine has: size, what they can do, whether and where they are loaded. Fails with
+    ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+    """
+    LoadModel: _aio.UnaryUnaryMultiCallable[_generator_pb2.LoadModelRequest, _generator_pb2.LoadModelResponse]  # type: ignore[assignment]
+    """Loads a model with the service's own options, so that the next request does not pay for it. Fails with MODEL_BUILT_IN,
+    MODEL_NOT_INSTALLED, MODEL_UNSUITABLE, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default
+    300 s. Safe to retry.
+    """
+    UnloadModel: _aio.UnaryUnaryMultiCallable[_generator_pb2.UnloadModelRequest, _generator_pb2.UnloadModelResponse]  # type: ignore[assignment]
+    """Takes a model out of memory; one that is in use goes when its requests end, and the next request loads it again. Fails
+    with MODEL_BUILT_IN, MODEL_NOT_INSTALLED, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+    """
+    PullModel: _aio.UnaryStreamMultiCallable[_generator_pb2.PullModelRequest, _generator_pb2.PullModelResponse]  # type: ignore[assignment]
+    """Has the engine pull a model from the registry that the settings name, and from no other. Streams how far it is; the last
+    event is stage done. Repeating it goes on where a broken pull ended. Fails with MODEL_BUILT_IN, PULL_NOT_ALLOWED,
+    MODEL_UNKNOWN, REGISTRY_FAILED, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline at most 300 s: repeat it.
+    """
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Writes answers from passages."""
@@ -77,8 +113,8 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.GenerateResponse], _abc.AsyncIterator[_generator_pb2.GenerateResponse]]:
         """Streams an answer: delta events, a citation for each passage cited, usage, done. Fails with QUESTION_EMPTY,
         QUESTION_TOO_LONG, REQUEST_TOO_LARGE, TEMPLATE_INVALID, MODEL_NOT_ALLOWED, CONTEXT_TOO_SMALL, MODEL_NOT_INSTALLED,
-        MODEL_UNSUITABLE, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed before stays valid. Cancelling it
-        cancels the engine's work. Deadline by default 120 s, at most 300 s.
+        MODEL_UNSUITABLE, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE, ENGINE_FAILED or OVERLOADED; what was streamed
+        before stays valid. Cancelling it cancels the engine's work. Deadline by default 120 s, at most 300 s.
         """
 
     @_abc_1.abstractmethod
@@ -99,5 +135,47 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.GetModelResponse, _abc.Awaitable[_generator_pb2.GetModelResponse]]:
         """Says which model is served, and which others may be asked for."""
+
+    @_abc_1.abstractmethod
+    def ListModels(
+        self,
+        request: _generator_pb2.ListModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generator_pb2.ListModelsResponse, _abc.Awaitable[_generator_pb2.ListModelsResponse]]:
+        """Lists the models that the engine has: size, what they can do, whether and where they are loaded. Fails with
+        ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def LoadModel(
+        self,
+        request: _generator_pb2.LoadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generator_pb2.LoadModelResponse, _abc.Awaitable[_generator_pb2.LoadModelResponse]]:
+        """Loads a model with the service's own options, so that the next request does not pay for it. Fails with MODEL_BUILT_IN,
+        MODEL_NOT_INSTALLED, MODEL_UNSUITABLE, MODEL_OUT_OF_MEMORY, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default
+        300 s. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def UnloadModel(
+        self,
+        request: _generator_pb2.UnloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generator_pb2.UnloadModelResponse, _abc.Awaitable[_generator_pb2.UnloadModelResponse]]:
+        """Takes a model out of memory; one that is in use goes when its requests end, and the next request loads it again. Fails
+        with MODEL_BUILT_IN, MODEL_NOT_INSTALLED, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 30 s. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def PullModel(
+        self,
+        request: _generator_pb2.PullModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_generator_pb2.PullModelResponse], _abc.AsyncIterator[_generator_pb2.PullModelResponse]]:
+        """Has the engine pull a model from the registry that the settings name, and from no other. Streams how far it is; the last
+        event is stage done. Repeating it goes on where a broken pull ended. Fails with MODEL_BUILT_IN, PULL_NOT_ALLOWED,
+        MODEL_UNKNOWN, REGISTRY_FAILED, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline at most 300 s: repeat it.
+        """
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

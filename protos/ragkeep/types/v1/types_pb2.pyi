@@ -124,6 +124,38 @@ QUANTIZATION_RQ: Quantization.ValueType  # 5
 """Rotational: a byte for each number, without training."""
 Global___Quantization: _TypeAlias = Quantization  # noqa: Y015
 
+class _PullStage:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PullStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PullStage.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PULL_STAGE_UNSPECIFIED: _PullStage.ValueType  # 0
+    """Never sent."""
+    PULL_STAGE_MANIFEST: _PullStage.ValueType  # 1
+    """Asking the registry what the model is made of."""
+    PULL_STAGE_DOWNLOADING: _PullStage.ValueType  # 2
+    """Downloading."""
+    PULL_STAGE_VERIFYING: _PullStage.ValueType  # 3
+    """Comparing what came with its digest."""
+    PULL_STAGE_DONE: _PullStage.ValueType  # 4
+    """It is installed. Sent once, last."""
+
+class PullStage(_PullStage, metaclass=_PullStageEnumTypeWrapper):
+    """What a pull is doing."""
+
+PULL_STAGE_UNSPECIFIED: PullStage.ValueType  # 0
+"""Never sent."""
+PULL_STAGE_MANIFEST: PullStage.ValueType  # 1
+"""Asking the registry what the model is made of."""
+PULL_STAGE_DOWNLOADING: PullStage.ValueType  # 2
+"""Downloading."""
+PULL_STAGE_VERIFYING: PullStage.ValueType  # 3
+"""Comparing what came with its digest."""
+PULL_STAGE_DONE: PullStage.ValueType  # 4
+"""It is installed. Sent once, last."""
+Global___PullStage: _TypeAlias = PullStage  # noqa: Y015
+
 @_typing.final
 class Scope(_message.Message):
     """For whom a retriever's call is made. Set by the gateway from the verified identity, never from a caller's request."""
@@ -1007,3 +1039,167 @@ class Model(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class InstalledModel(_message.Message):
+    """A model that an engine has, whether it is served or not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    PARAMETER_SIZE_FIELD_NUMBER: _builtins.int
+    QUANTIZATION_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    LOADED_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    SUITABLE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name as the engine knows it, e.g. "llama3.2:latest"."""
+    digest: _builtins.str
+    """Its digest as the engine reports it; empty where there is none."""
+    size_bytes: _builtins.int
+    """Bytes on disk; 0 where it is not known."""
+    parameter_size: _builtins.str
+    """Its parameters in the engine's words, e.g. "3.2B"; empty where it is not known."""
+    quantization: _builtins.str
+    """How its weights are stored, e.g. "Q4_K_M"; empty where it is not known."""
+    context_tokens: _builtins.int
+    """The longest input that it was trained for, in tokens; 0 where it is not known or there is no limit."""
+    served: _builtins.bool
+    """The service answers with it where a request says nothing."""
+    allowed: _builtins.bool
+    """A request may ask for it by name."""
+    suitable: _builtins.bool
+    """It can do what the service is for: it embeds, or it chats."""
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it can do, in the engine's words, e.g. "completion", "embedding"."""
+
+    @_builtins.property
+    def loaded(self) -> Global___LoadedModel:
+        """Where it is in memory. Unset: it is not loaded."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        parameter_size: _builtins.str = ...,
+        quantization: _builtins.str = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        context_tokens: _builtins.int = ...,
+        loaded: Global___LoadedModel | None = ...,
+        served: _builtins.bool = ...,
+        allowed: _builtins.bool = ...,
+        suitable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["loaded", b"loaded"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "capabilities", b"capabilities", "context_tokens", b"context_tokens", "digest", b"digest", "loaded", b"loaded", "name", b"name", "parameter_size", b"parameter_size", "quantization", b"quantization", "served", b"served", "size_bytes", b"size_bytes", "suitable", b"suitable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstalledModel: _TypeAlias = InstalledModel  # noqa: Y015
+
+@_typing.final
+class LoadedModel(_message.Message):
+    """A model in memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    VRAM_BYTES_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    """Bytes in all."""
+    vram_bytes: _builtins.int
+    """Bytes of them on graphics cards; the rest is in main memory, on the CPU."""
+    context_tokens: _builtins.int
+    """The window that it was loaded with, in tokens; 0 where it is not known."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When it is unloaded, unless it is used before. Unset: never."""
+
+    def __init__(
+        self,
+        *,
+        size_bytes: _builtins.int = ...,
+        vram_bytes: _builtins.int = ...,
+        context_tokens: _builtins.int = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "size_bytes", b"size_bytes", "until", b"until", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadedModel: _TypeAlias = LoadedModel  # noqa: Y015
+
+@_typing.final
+class ModelLibrary(_message.Message):
+    """The models of one engine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENGINE_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    PULL_FROM_FIELD_NUMBER: _builtins.int
+    engine: _builtins.str
+    """The engine: "ollama", "e5" or "quote"."""
+    pull_from: _builtins.str
+    """The registry that models are pulled from, host with port and namespace. Empty: nothing is pulled."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstalledModel]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        engine: _builtins.str = ...,
+        models: _abc.Iterable[Global___InstalledModel] | None = ...,
+        pull_from: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "models", b"models", "pull_from", b"pull_from"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelLibrary: _TypeAlias = ModelLibrary  # noqa: Y015
+
+@_typing.final
+class PullProgress(_message.Message):
+    """How far a pull is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    COMPLETED_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    stage: Global___PullStage.ValueType
+    """What is being done."""
+    completed_bytes: _builtins.int
+    """Bytes that are there, of the parts that are known by now."""
+    total_bytes: _builtins.int
+    """Bytes of the parts that are known by now; it may grow."""
+    def __init__(
+        self,
+        *,
+        stage: Global___PullStage.ValueType = ...,
+        completed_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_bytes", b"completed_bytes", "stage", b"stage", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullProgress: _TypeAlias = PullProgress  # noqa: Y015
