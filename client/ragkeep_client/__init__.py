@@ -25,8 +25,22 @@ if TYPE_CHECKING:
         Usage,
     )
     from ragkeep_client.filter_expression import FilterSyntaxError, parse_filter, write_filter
+    from ragkeep_client.models import Embeddings, InstalledModel, LoadedModel, PullProgress, ServiceModels
     from ragkeep_client.schema import Field, Schema
-    from ragkeep_client.values import AllOf, AnyOf, Document, Equals, FieldValue, Filter, Keyword, NoneOf, OneOf, Range, Turn
+    from ragkeep_client.values import (
+        AllOf,
+        AnyOf,
+        Document,
+        Equals,
+        FieldValue,
+        Filter,
+        Keyword,
+        NoneOf,
+        OneOf,
+        Range,
+        Search,
+        Turn,
+    )
     from ragkeep_runtime.errors import RagkeepError
     from ragkeep_runtime.tls import Identity
 
@@ -40,6 +54,7 @@ __all__ = [
     "Delta",
     "Document",
     "Done",
+    "Embeddings",
     "Equals",
     "Event",
     "Evidence",
@@ -48,15 +63,20 @@ __all__ = [
     "Filter",
     "FilterSyntaxError",
     "Identity",
+    "InstalledModel",
     "Keyword",
+    "LoadedModel",
     "NoneOf",
     "OneOf",
     "Outcome",
+    "PullProgress",
     "RagkeepError",
     "Range",
     "Rewritten",
     "Schema",
     "Scores",
+    "Search",
+    "ServiceModels",
     "Source",
     "Sources",
     "Status",
@@ -75,9 +95,23 @@ _HOMES = (
     }
     | dict.fromkeys(("Field", "Schema"), "ragkeep_client.schema")
     | dict.fromkeys(
-        ("AllOf", "AnyOf", "Document", "Equals", "FieldValue", "Filter", "Keyword", "NoneOf", "OneOf", "Range", "Turn"),
+        (
+            "AllOf",
+            "AnyOf",
+            "Document",
+            "Equals",
+            "FieldValue",
+            "Filter",
+            "Keyword",
+            "NoneOf",
+            "OneOf",
+            "Range",
+            "Search",
+            "Turn",
+        ),
         "ragkeep_client.values",
     )
+    | dict.fromkeys(("Embeddings", "InstalledModel", "LoadedModel", "PullProgress", "ServiceModels"), "ragkeep_client.models")
     | dict.fromkeys(("FilterSyntaxError", "parse_filter", "write_filter"), "ragkeep_client.filter_expression")
 )
 

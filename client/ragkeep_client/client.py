@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
-from typing import Literal, Self
+from typing import Self
 
 import grpc
 
@@ -12,28 +12,24 @@ from ragkeep.gateway.v1 import gateway_pb2
 from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
 from ragkeep.generator.v1 import generator_pb2
 from ragkeep.types.v1 import types_pb2
+from ragkeep_client.batch_calls import MODES, BatchCalls, search_message
 from ragkeep_client.calls import SERVICE_TICKETS, writable
 from ragkeep_client.collection_calls import CollectionCalls
 from ragkeep_client.document_calls import DocumentCalls
 from ragkeep_client.events import Event, Outcome, Source, event_from, source_from
 from ragkeep_client.importer import AnyDocument, Importer
-from ragkeep_client.values import Filter, Turn, filter_message
+from ragkeep_client.model_calls import ModelCalls
+from ragkeep_client.values import Filter, Mode, Search, Turn, filter_message
 from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.edge import has_reason
 from ragkeep_runtime.errors import DeadlineExceeded, InvalidRequest, NotReady, from_rpc_error
 from ragkeep_runtime.tls import Identity
 
-Mode = Literal["hybrid", "vector", "keyword"]
-_MODES = {
-    "hybrid": gateway_pb2.SEARCH_MODE_HYBRID,
-    "vector": gateway_pb2.SEARCH_MODE_VECTOR,
-    "keyword": gateway_pb2.SEARCH_MODE_KEYWORD,
-}
 # What the slowest embedder that is still waited for takes in, two chunks a second; and seconds after which every handler ends.
 _SLOWEST_BYTES_S, _LONGEST_S = 2048, 300.0
 
 
-class Client(CollectionCalls, DocumentCalls):
+class Client(BatchCalls, CollectionCalls, DocumentCalls, ModelCalls):
     """A connection to a gateway, for one tenant. Use it as `async with Client(...) as client:`.
 
     `target` is host:port or dns:///host:port; `tenant` may stay empty where the policy binds the caller to one alone.
@@ -103,7 +99,7 @@ class Client(CollectionCalls, DocumentCalls):
                 question=question,
                 filter=None if filter is None else filter_message(filter),
                 limit=limit,
-                mode=_MODES[mode],
+                mode=MODES[mode],
                 options=generator_pb2.Options(
                     temperature=temperature, max_tokens=max_tokens, seed=seed, stop=stop, model=model, language=language
                 ),
@@ -140,18 +136,9 @@ class Client(CollectionCalls, DocumentCalls):
         timeout_s: float = 10.0,
     ) -> list[Source]:
         """Passages, best first; with `explain` their scores bring their ranks in both halves."""
+        wanted = Search(query, collection, limit, mode, filter, alpha, minimum_cosine, passages_per_document, explain)
         with writable():
-            request = gateway_pb2.SearchRequest(
-                collection=collection,
-                query=query,
-                filter=None if filter is None else filter_message(filter),
-                limit=limit,
-                mode=_MODES[mode],
-                alpha=alpha,
-                minimum_cosine=minimum_cosine,
-                passages_per_document=passages_per_document,
-                explain=explain,
-            )
+            request = search_message(wanted)
         with self._errors():
             response = await self._stub.Search(request, timeout=timeout_s, metadata=self._metadata)
         return [source_from(source) for source in response.sources]

@@ -17,6 +17,7 @@ from ragkeep_client.commands.down import down
 from ragkeep_client.commands.export import export
 from ragkeep_client.commands.import_ import import_
 from ragkeep_client.commands.logs import logs
+from ragkeep_client.commands.models import models_app
 from ragkeep_client.commands.search import search
 from ragkeep_client.commands.status import status
 from ragkeep_client.commands.up import up
@@ -31,6 +32,7 @@ app.command()(search)
 app.add_typer(collections, name="collections")
 app.add_typer(documents, name="documents")
 app.command()(export)
+app.add_typer(models_app, name="models")
 app.command()(down)
 app.command()(status)
 app.command()(logs)

@@ -20,7 +20,7 @@ from ragkeep_client.processes import ORDER, Launch, end, last_lines, readiness, 
 from ragkeep_client.supervision import Backoff, how_it_ended, keep_small
 
 # A language model may take a while to load.
-READY_S = 120.0
+READY_S = 300.0
 _PAUSE_S = 0.1
 # How often logs are looked at, and certificates, in seconds.
 _LOGS_S, _CERTIFICATES_S = 10.0, 6 * 3600.0
@@ -117,7 +117,7 @@ class Installation:
                     continue
                 if time.monotonic() > until:
                     raise CommandError("NOT_READY", f"The {waiting[0]} is not ready after {READY_S:.0f} s. {missing}")
-                status.update(f"waiting for the {waiting[0]} …")
+                status.update(f"waiting for the {waiting[0]} … {missing}")
                 time.sleep(_PAUSE_S)
 
     def _check_first_start(self) -> None:

@@ -59,7 +59,7 @@ def make_identities(folder: DataFolder) -> str:
     """Certificates, and a policy that knows this command; what there is to say of it, if anything. Raises OSError."""
     Certificates(folder.certificates).ensure()
     if folder.ensure_policy(CLI):
-        return f"The command has the new role admin in {folder.policy}: it may manage collections."
+        return f"The command has the new role admin in {folder.policy}: it may manage collections and models."
     return ""
 
 

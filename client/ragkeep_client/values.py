@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from ragkeep.types.v1 import types_pb2
+from ragkeep_client.calls import SERVICE_TICKETS
 
 
 class Keyword(str):
@@ -82,6 +84,22 @@ class NoneOf:
 
 
 Filter = Equals | OneOf | Range | AllOf | AnyOf | NoneOf
+Mode = Literal["hybrid", "vector", "keyword"]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """One search of a batch; None is the gateway's default."""
+
+    query: str  # 1 to 8,000 characters
+    collection: str = SERVICE_TICKETS
+    limit: int | None = None  # passages at most, 1 to 1,000
+    mode: Mode = "hybrid"
+    filter: Filter | None = None
+    alpha: float | None = None  # weight of the vector half, 0 to 1
+    minimum_cosine: float | None = None  # drops what only the vector half found, below it
+    passages_per_document: int = 0  # 0: any number
+    explain: bool = False  # scores bring the ranks in both halves
 
 
 def value_message(value: FieldValue) -> types_pb2.Value:

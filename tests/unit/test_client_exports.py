@@ -10,9 +10,9 @@ import pytest
 import ragkeep_client
 
 PUBLIC = {
-    "AllOf", "AnyOf", "Change", "Citation", "Client", "Collection", "Delta", "Document", "Done", "Equals", "Event", "Evidence",
-    "Field", "FieldValue", "Filter", "FilterSyntaxError", "Identity", "Keyword", "NoneOf", "OneOf", "Outcome", "RagkeepError", "Range",
-    "Rewritten", "Schema", "Scores", "Source", "Sources", "Status", "StoredDocument", "Turn", "Usage", "parse_filter", "write_filter",
+    "AllOf", "AnyOf", "Change", "Citation", "Client", "Collection", "Delta", "Document", "Done", "Embeddings", "Equals", "Event", "Evidence",
+    "Field", "FieldValue", "Filter", "FilterSyntaxError", "Identity", "InstalledModel", "Keyword", "LoadedModel", "NoneOf", "OneOf", "Outcome", "RagkeepError", "Range",
+    "PullProgress", "Rewritten", "Schema", "Scores", "Search", "ServiceModels", "Source", "Sources", "Status", "StoredDocument", "Turn", "Usage", "parse_filter", "write_filter",
 }  # fmt: skip
 
 
