@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest_plugins = ["tests.engines.ollama", "tests.engines.weaviate", "tests.stack"]
+pytest_plugins = ["tests.engines.ollama", "tests.engines.registry", "tests.engines.weaviate", "tests.stack"]
 
 _RAN: Counter[str] = Counter()
 _SKIPPED: list[tuple[str, str]] = []

@@ -14,6 +14,7 @@ from ragkeep_embedder.embedder import Embedder, Purpose
 from ragkeep_embedder.ollama import OllamaEmbedder
 from ragkeep_embedder.service import EmbedderService
 from ragkeep_embedder.vectors import checked
+from ragkeep_ollama.library import Pinned
 from ragkeep_runtime.errors import (
     EngineFailed,
     EngineUnreachable,
@@ -41,7 +42,8 @@ async def embedder(request: pytest.FixtureRequest) -> AsyncIterator[Embedder]:
         found = E5Embedder()
     else:
         server: OllamaProcess = request.getfixturevalue("ollama_server")
-        found = OllamaEmbedder(server.url, EMBEDDING_MODEL)
+        # With more threads than free cores the engine falls off a cliff.
+        found = OllamaEmbedder(server.url, EMBEDDING_MODEL, pinned=Pinned(4096, num_thread=1))
     yield found
     await found.close()
 

@@ -353,3 +353,20 @@ async def test_the_service_refuses_wrong_requests(request_: pb.GenerateRequest, 
     with pytest.raises(RagkeepError) as failed:
         [event async for event in service.Generate(request_, None)]
     assert failed.value.reason == reason
+
+
+@pytest.mark.engine("ollama")
+async def test_a_model_has_no_larger_window_than_it_was_trained_for(ollama_server: OllamaProcess) -> None:
+    """Ollama takes less than is set without a word: the budget is told as it is, and the remedy is not a larger setting."""
+    model = OllamaLanguageModel(
+        ollama_server.url, CHAT_MODEL, Defaults(num_ctx=16_384, max_tokens=8, temperature=0, num_thread=1)
+    )
+    assert (await model.model()).context_tokens == 8192
+    _, end = await answered(model, "What is wrong?")
+    assert end.context_tokens == 8192
+    loaded = (await model.library().load()).loaded
+    assert loaded is not None
+    assert loaded.context_tokens == 8192
+    with pytest.raises(ContextTooSmall, match=f"{CHAT_MODEL} was trained for 8192 tokens"):
+        await answered(model, "What is wrong?", max_tokens=8192)
+    await model.close()

@@ -26,19 +26,24 @@ def _free_port() -> int:
 class OllamaProcess(EngineProcess):
     """`ollama serve` on a free port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, models: Path = CACHE / "models", **more: str) -> None:
         port = _free_port()
         threads = str(max(1, (os.cpu_count() or 2) - 1))
         env = {
             "OLLAMA_HOST": f"127.0.0.1:{port}",
-            "OLLAMA_MODELS": str(CACHE / "models"),
+            "OLLAMA_MODELS": str(models),
             "OLLAMA_NO_CLOUD": "1",
             "OLLAMA_DEBUG": "1",
             "OLLAMA_CONTEXT_LENGTH": "2048",
             "OMP_NUM_THREADS": threads,
+            **more,
         }
         command = [str(binary("ollama")), "serve"]
         super().__init__(command, env, f"http://127.0.0.1:{port}", "/api/version", folder / "ollama.log")
+
+    def runner_starts(self) -> int:
+        """How often a model was loaded so far."""
+        return self.log.read_text().count("starting runner")
 
     def load(self, seconds: float = 0.3) -> float:
         """Cores that the engine's runners keep busy, measured over some time: 0 is idle."""
