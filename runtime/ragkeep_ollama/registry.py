@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from ragkeep_runtime.errors import PullNotAllowed
 
@@ -64,7 +65,11 @@ def registry_of(setting: str) -> Registry | None:
 
 
 def _checked(setting: str) -> str:
-    registry_of(setting)
+    try:
+        registry_of(setting)
+    except ValueError as error:
+        # Of its own kind: else "Value error" stands before the sentence.
+        raise PydanticCustomError("registry", "{problem}", {"problem": str(error)}) from None
     return setting
 
 

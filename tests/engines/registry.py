@@ -25,8 +25,6 @@ class Registry:
         asked = self.asked
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
             def do_GET(self) -> None:
                 asked.append(f"{self.command} {self.path}")
                 match = _PATH.match(self.path)

@@ -315,6 +315,11 @@ async def test_a_model_is_pulled_through_the_gateway_and_a_dead_engine_does_not_
             (_, generator) = await client.list_models()
             (model,) = generator.models
             assert (model.name, model.served, model.loaded is not None) == (CHAT_MODEL, True, True)
+            registry.stop()
+            with pytest.raises(RagkeepError) as failed:
+                [event async for event in client.pull_model("something-else")]
+            assert failed.value.reason == "REGISTRY_FAILED"
+            assert "dial" not in failed.value.message
     finally:
         stack.stop()
         ollama.stop()
