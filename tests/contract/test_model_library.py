@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -233,6 +235,26 @@ async def test_a_model_is_pulled_from_the_registry_that_is_set_and_from_no_other
     # Once more: nothing to download, and it stays.
     assert (await last_of(library, "all-minilm")).stage is PullStage.DONE
     await embedder.close()
+
+
+@pytest.mark.engine("ollama")
+async def test_leaving_a_pull_ends_the_download_and_repeating_it_goes_on(
+    empty_ollama: OllamaProcess, registry: Registry
+) -> None:
+    """Ollama hangs up on the registry; what came before is kept, and asked for no more."""
+    library = OllamaLibrary(empty_ollama.url, "embedding", "all-minilm", PINNED, pull_from=f"http://{registry.host}")
+    registry.slow = True
+    async with contextlib.aclosing(library.pull("all-minilm")) as events:
+        async for event in events:
+            if event.stage is PullStage.DOWNLOADING and event.completed_bytes > 100_000:
+                break
+    assert await asyncio.to_thread(registry.left.wait, 20)
+    assert await library.installed() == []
+    registry.slow = False
+    events = [event async for event in library.pull("all-minilm")]
+    assert events[-1].stage is PullStage.DONE
+    assert next(event for event in events if event.stage is PullStage.DOWNLOADING).completed_bytes > 100_000
+    await library.close()
 
 
 @pytest.mark.engine("ollama")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from tests.engines.process import CACHE
 
+_PIECE = 65536
 _PATH = re.compile(r"/v2/([^/]+/[^/]+)/(manifests|blobs)/([^/?]+)")
 
 
@@ -22,7 +24,9 @@ class Registry:
 
     def __init__(self, models: Path) -> None:
         self.asked: list[str] = []
-        asked = self.asked
+        self.slow = False  # a few hundred kilobytes a second
+        self.left = threading.Event()  # somebody hung up before all was sent
+        asked, registry = self.asked, self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -52,8 +56,15 @@ class Registry:
                 for name, value in more.items():
                     self.send_header(name, value)
                 self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
+                if self.command == "HEAD":
+                    return
+                try:
+                    for at in range(0, len(body), _PIECE):
+                        self.wfile.write(body[at : at + _PIECE])
+                        if registry.slow:
+                            time.sleep(0.2)
+                except ConnectionError:
+                    registry.left.set()
 
             def log_message(self, *_arguments: object) -> None:
                 """Quiet."""
