@@ -103,7 +103,12 @@ class OllamaLibrary:
             found = []
             for entry in sorted(listed.models, key=lambda one: one.model or ""):
                 name, digest = entry.model or "", entry.digest or ""
-                shown = await self.show(name, digest)
+                try:
+                    shown = await self.show(name, digest)
+                except ollama.ResponseError as error:
+                    # One broken model, or one that was just deleted, does not hide the others.
+                    log.warning("model_not_shown", model=name, status=error.status_code)
+                    shown = Shown((), 0)
                 details = entry.details
                 found.append(
                     InstalledModel(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from ragkeep_runtime.errors import (
 )
 from ragkeep_runtime.model_library import ModelLibrary, PullProgress, PullStage
 from tests.engines.ollama import CHAT_MODEL, EMBEDDING_MODEL, OllamaProcess
+from tests.engines.process import CACHE
 from tests.engines.registry import Registry
 
 PINNED = Pinned(512, num_thread=1)
@@ -270,6 +273,29 @@ async def test_a_registry_that_does_not_answer_is_said(empty_ollama: OllamaProce
 async def last_of(library: ModelLibrary, name: str) -> PullProgress:
     """A whole pull's last event."""
     return [event async for event in library.pull(name)][-1]
+
+
+@pytest.mark.engine("ollama")
+async def test_a_broken_model_does_not_hide_the_others(tmp_path: Path) -> None:
+    """A model whose file is gone: Ollama lists it and cannot show it."""
+    shutil.copytree(CACHE / "models" / "manifests", tmp_path / "models" / "manifests")
+    (tmp_path / "models" / "blobs").symlink_to(CACHE / "models" / "blobs")
+    names = tmp_path / "models" / "manifests" / "registry.ollama.ai" / "library"
+    manifest = json.loads((names / "all-minilm" / "latest").read_text())
+    for layer in manifest["layers"]:
+        layer["digest"] = f"sha256:{0:064}"
+    (names / "broken").mkdir()
+    (names / "broken" / "latest").write_text(json.dumps(manifest))
+    # Without pruning: the blobs are the cache's own.
+    server = OllamaProcess(tmp_path, tmp_path / "models", OLLAMA_NOPRUNE="1")
+    try:
+        server.start()
+        library = OllamaLibrary(server.url, "embedding", EMBEDDING_MODEL, PINNED)
+        listed = {model.name: model.suitable for model in await library.installed()}
+        assert listed == {EMBEDDING_MODEL: True, "broken:latest": False, CHAT_MODEL: False}
+        await library.close()
+    finally:
+        server.stop()
 
 
 @pytest.fixture
