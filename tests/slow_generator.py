@@ -10,6 +10,7 @@ from ragkeep_generator.language_model import Delta, End, Finish, ModelInfo, Ques
 from ragkeep_generator.service import GeneratorService
 from ragkeep_generator.settings import Settings
 from ragkeep_runtime.gate import Gate
+from ragkeep_runtime.model_library import BuiltIn, InstalledModel
 from ragkeep_runtime.process import Server, run
 
 WORDS, PAUSE_S = 120, 0.05
@@ -22,12 +23,16 @@ class Slow:
         """Always there."""
         return ModelInfo("quote", "slow", "", 0)
 
+    def library(self) -> BuiltIn:
+        """The one."""
+        return BuiltIn("quote", InstalledModel("slow", "", 0, "", "", (), 0, None, served=True, allowed=True, suitable=True))
+
     async def answer(self, question: Question) -> AsyncIterator[Delta | End]:
         """Numbered words, so that a lost one is seen."""
         for number in range(WORDS):
             await asyncio.sleep(PAUSE_S)
             yield Delta(f"{number} ")
-        yield End(Finish.STOP, quoted=True, used=tuple(passage.number for passage in question.passages))
+        yield End(Finish.STOP, "slow", quoted=True, used=tuple(passage.number for passage in question.passages))
 
     async def close(self) -> None:
         """Nothing to let go of."""
