@@ -264,6 +264,8 @@ def engines(objects: list[Object]) -> list[str]:
             wrong.append(f"{service}/ollama: uses the cloud, or forgets its model")
         if not {"OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_CONTEXT_LENGTH"} <= set(ollama):
             wrong.append(f"{service}/ollama: leaves a size to chance")
+        if ollama.get("OLLAMA_CONTEXT_LENGTH") != own.get("RAGKEEP_NUM_CTX"):
+            wrong.append(f"{service}: its window is not Ollama's")
         mounts = {one["name"]: one for one in container(objects, service, "ollama")["volumeMounts"]}
         if ollama.get("OLLAMA_MODELS") != mounts["models"]["mountPath"] or not mounts["models"].get("readOnly"):
             wrong.append(f"{service}/ollama: its models are not the volume filled beforehand")
@@ -271,8 +273,6 @@ def engines(objects: list[Object]) -> list[str]:
         environment(container(objects, "generator", "ollama")),
         environment(container(objects, "generator", "generator")),
     )
-    if ollama.get("OLLAMA_CONTEXT_LENGTH") != own.get("RAGKEEP_NUM_CTX"):
-        wrong.append("generator: its window is not Ollama's")
     if ollama.get("OLLAMA_NUM_PARALLEL") != own.get("RAGKEEP_CONCURRENT"):
         wrong.append("generator: asks for more answers at once than Ollama writes")
     weaviate = container(objects, "weaviate", "weaviate")
