@@ -188,6 +188,7 @@ STORES = [
 
 
 @pytest.mark.engine("e5")
+@pytest.mark.timeout(400)  # sixty documents are embedded, some of them three times, and a busy machine takes its time
 @pytest.mark.parametrize("store", STORES)
 async def test_a_killed_import_is_resumed_and_every_ticket_is_there_once(
     store: str, tmp_path: Path, request: pytest.FixtureRequest
