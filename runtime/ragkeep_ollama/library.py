@@ -235,6 +235,9 @@ class OllamaLibrary:
             raise EngineFailed("Ollama did not answer in time.") from None
         except (httpx.HTTPError, ConnectionError):
             raise unreachable(self.url) from None
+        except ValueError as error:  # no JSON, or JSON of another shape
+            log.error("ollama_makes_no_sense", address=self.url, error=type(error).__name__)
+            raise EngineFailed(f"What answers at {self.url} is no Ollama. RAGKEEP_OLLAMA_URL says where to look.") from None
 
     def failed(self, name: str, status: int, words: str) -> RagkeepError:
         """What an error that Ollama answers with stands for."""
