@@ -48,6 +48,14 @@ class Terminal:
         new, self._shown = self.seen[self._shown : at], at
         return new
 
+    def shows(self, words: str, timeout_s: float) -> bool:
+        """Whether the words are shown in time; `until` still finds them."""
+        end = time.monotonic() + timeout_s
+        while words not in self.seen[self._shown :] and time.monotonic() < end:
+            if not self._read(0.2):
+                break
+        return words in self.seen[self._shown :]
+
     def wait(self, timeout_s: float = 30) -> int:
         """The exit code."""
         end = time.monotonic() + timeout_s
