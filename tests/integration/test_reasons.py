@@ -141,8 +141,8 @@ async def test_an_engine_that_answers_nonsense_is_said_to_have_failed(own: Stack
     for name in ("retriever", "generator", "gateway"):
         own.wait_ready(name)
     async with open_channel(own.target("gateway"), "gateway", own.cli) as channel:
+        request = pb.ImportDocumentsRequest(documents=SAMPLE[:1])
         with pytest.raises(grpc.aio.AioRpcError) as failed:
-            request = pb.ImportDocumentsRequest(documents=SAMPLE[:1])
             await RagServiceStub(channel).ImportDocuments(request, metadata=TENANT, timeout=30)
     error = from_rpc_error(failed.value)
     assert error.reason == "ENGINE_FAILED"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -156,12 +157,13 @@ class Installation:
         for process in reversed(self.processes):
             process.stop()
 
-    def caller(self, *args: str) -> subprocess.CompletedProcess[str]:
-        """The command as the caller's pod would run it: its environment, its certificate."""
+    def caller(self, *args: str, stdin: str = os.devnull) -> subprocess.CompletedProcess[str]:
+        """The command as the caller's pod would run it: its environment, its certificate, a file of ours on standard input."""
         pod = self.kubelet.pod("cli", "helpdesk")
         env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **pod.environment("cli")}
         script = str(Path(sys.executable).with_name("ragkeep"))
-        return subprocess.run([script, *args], env=env, capture_output=True, text=True, timeout=200)
+        with Path(stdin).open() as given:
+            return subprocess.run([script, *args], env=env, stdin=given, capture_output=True, text=True, timeout=200)
 
     def _run(self, name: str, command: list[str], env: dict[str, str], health: str, path: str) -> None:
         process = EngineProcess(command, env, f"http://{health}", path, self.kubelet.folder / f"{name}.log")
@@ -216,21 +218,28 @@ def installation(site: Site, ollama_server: OllamaProcess, tmp_path_factory: pyt
         found.stop()
 
 
+def in_the_caller(subcommand: str) -> list[list[str]]:
+    """What the page runs inside the caller's container with `kubectl exec`, as arguments of the command."""
+    lines = [line.partition("#")[0].partition("<")[0] for line in commands("6. A caller, and an answer") if " exec " in line]
+    found = [shlex.split(line.partition(" -- ragkeep ")[2]) for line in lines]
+    return [one for one in found if one[0] == subcommand]
+
+
 @pytest.mark.engine("weaviate")
 @pytest.mark.engine("ollama")
 @pytest.mark.engine("envoy")
 def test_the_issued_secrets_start_our_processes_which_answer_with_citations(installation: Installation) -> None:
     """Import and ask as the page does, over mutual TLS with certificates of cert-manager, through both proxies, with Weaviate's key."""
+    (importing,), (asking,) = in_the_caller("import"), in_the_caller("ask")
     # On a machine that is busy the engine may need longer than a call may take: an import is resumed by running it again.
     for _ in range(3):
-        imported = installation.caller("import", "examples/service_tickets.csv", "--json")
+        imported = installation.caller(*importing, "--json", stdin="examples/service_tickets.csv")
         if imported.returncode == 0:
             break
     assert imported.returncode == 0, imported.stderr
-    counts = json.loads(imported.stdout.splitlines()[-1])["imported"]
+    counts = [json.loads(line) for line in imported.stdout.splitlines()][-1]["imported"]
     assert counts["created"] + counts["unchanged"] == 120
-    question = re.findall(r'ragkeep ask "(.+?)"', PAGE.read_text())[0]
-    asked = installation.caller("ask", question, "--json")
+    asked = installation.caller(*asking, "--json")
     assert asked.returncode == 0, asked.stderr
     events = [json.loads(line) for line in asked.stdout.splitlines()]
     (sources,) = [event["sources"] for event in events if "sources" in event]
