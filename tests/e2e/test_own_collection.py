@@ -80,9 +80,14 @@ def test_documents_are_listed_shown_and_exported(command: Command, tickets: str,
     assert set(exported[0]) == {"id", "fields", "groups"}
     assert command("export", tickets).stdout == file.read_text()
     assert "FILE_UNREADABLE" in command("export", tickets, "-o", str(tmp_path / "no" / "x"), code=1).stderr
-    assert "COLLECTION_UNKNOWN" in command("export", "unheard", "-o", str(file), code=1).stderr
+    assert "COLLECTION_UNKNOWN" in command("export", "unheard", "-o", str(tmp_path / "x"), code=1).stderr
+    ran = command("export", tickets, "-o", str(file), "--tenant", "nobody", code=1)
+    assert "FILE_EXISTS" in ran.stderr
+    assert "--force" in ran.stderr
     assert len(file.read_text().splitlines()) == len(ids)
     assert "--output" in command("export", tickets, "--json", code=2).stderr
+    command("export", tickets, "-o", str(file), "--tenant", "nobody", "--force")
+    assert file.read_text() == ""
     assert [one.name for one in tmp_path.iterdir()] == ["mine.jsonl"]
 
 

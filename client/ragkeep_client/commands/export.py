@@ -14,7 +14,7 @@ import typer
 
 from ragkeep_client.filters import FilterOption
 from ragkeep_client.folder import DEFAULT, TENANT, DataOption, TenantOption
-from ragkeep_client.output import JsonOption, Output, run
+from ragkeep_client.output import CommandError, JsonOption, Output, run
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -26,6 +26,7 @@ _LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\
 def export(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection.")],
     to: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to.  [default: stdout]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE where it exists already.")] = False,
     filters: FilterOption = None,
     tenant: TenantOption = TENANT,
     data: DataOption = DEFAULT,
@@ -33,7 +34,8 @@ def export(
 ) -> None:
     """Write the tenant's documents as JSON lines: {"id": …, "fields": {…}, "groups": […]}.
 
-    `ragkeep import FILE.jsonl --collection COLLECTION` reads them. A file is there whole or not at all.
+    `ragkeep import FILE.jsonl --collection COLLECTION` reads them. A file is there whole or not at all, and one
+    that exists already is only replaced with --force.
     """
     from ragkeep_client.connect import connected
     from ragkeep_client.filters import filter_for
@@ -41,14 +43,17 @@ def export(
     output = Output(as_json)
     if as_json and to is None:
         raise typer.BadParameter("--json needs --output FILE: without it the documents are on stdout.")
+    keep = not force
 
     async def work() -> int:
         count = 0
+        if to is not None and keep:
+            _check_absent(to)
         async with connected(data, tenant) as client:
             total = None if filters else (await client.get_collection(collection)).documents
             wanted = await filter_for(client, collection, filters or [])
             found = client.list_documents(collection=collection, filter=wanted)
-            with _progress(output) as progress, _target(to) as write:
+            with _progress(output) as progress, _target(to, keep) as write:
                 bar = progress.add_task("exporting", total=total)
                 async with aclosing(found):
                     async for document in found:
@@ -72,8 +77,14 @@ def export_line(document_id: str, fields: Any, groups: tuple[str, ...]) -> str:
     return line.translate(_LINE_ENDS) + "\n"
 
 
+def _check_absent(to: Path) -> None:
+    """Raises CommandError where something is there already, a link that leads nowhere included."""
+    if os.path.lexists(to):
+        raise CommandError("FILE_EXISTS", f"{to} exists already: --force replaces it, or choose another FILE.")
+
+
 @contextmanager
-def _target(to: Path | None) -> Iterator[Callable[[str], object]]:
+def _target(to: Path | None, keep: bool) -> Iterator[Callable[[str], object]]:
     """Writes to stdout, or to a file that appears when all is written. Documents are for their owner alone: 0600."""
     if to is None:
         yield lambda line: sys.stdout.buffer.write(line.encode())
@@ -85,6 +96,8 @@ def _target(to: Path | None) -> Iterator[Callable[[str], object]]:
             yield lambda line: file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
+        if keep:
+            _check_absent(to)  # it may have come in the meantime
         half.replace(to)
     except BaseException:
         half.unlink(missing_ok=True)
