@@ -67,6 +67,7 @@ class DataFolder:
         self._format = self.path / "folder.json"
         self._state = self.path / "state.json"
         self._engines = self.path / "engines.json"
+        self._ports = self.path / "ports.json"
 
     def prepare(self) -> None:
         """Makes the folder, 0700. Raises CommandError where it cannot be written."""
@@ -159,6 +160,15 @@ class DataFolder:
     def write_engines(self, engines: dict[str, dict[str, str]]) -> None:
         """Kept for every later start."""
         write_private(self._engines, json.dumps(engines, indent=1, ensure_ascii=False).encode())
+
+    def ports(self) -> dict[str, int]:
+        """What --ports and --health-ports last said, as "ports" and "health_ports"; without what they never said."""
+        found = _read(self._ports)
+        return {name: one for name, one in found.items() if isinstance(one, int)} if isinstance(found, dict) else {}
+
+    def write_ports(self, ports: dict[str, int]) -> None:
+        """Kept for every later start."""
+        write_private(self._ports, json.dumps(ports).encode())
 
     def ensure_policy(self, caller: str) -> bool:
         """Makes the policy with the command's own grant; says whether an older one was given what it lacked.

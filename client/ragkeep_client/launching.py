@@ -70,7 +70,7 @@ def launches_of(folder: DataFolder, settings: list[Setting], choices: Mapping[st
         given = {
             PREFIX + one.name.upper(): one.value
             for one in settings
-            if one.service == service and one.source in (Source.FILE, Source.UP)
+            if one.service == service and one.source in (Source.FILE, Source.UP, Source.KEPT)
         }
         if service in choices:
             given |= choices[service].environment()

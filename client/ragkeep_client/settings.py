@@ -44,6 +44,7 @@ class Source(StrEnum):
     FILE = "file"
     ENVIRONMENT = "environment"
     CHOSEN = "chosen at first start"
+    KEPT = "kept from an earlier up"
     UP = "ragkeep up"
 
 
@@ -67,6 +68,22 @@ class Setting:
     def shown(self) -> str:
         """The value without a password that a URL may hold."""
         return _CREDENTIALS.sub(r"\1…@", self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstPorts:
+    """The first of four ports each, and where they come from."""
+
+    ports: int
+    health_ports: int
+    ports_from: Source
+    health_ports_from: Source
+
+    def source(self, name: str) -> Source:
+        """Of a setting that `up` itself makes, some of them of the ports."""
+        if name in SERVICES or name == "listen":
+            return self.ports_from
+        return self.health_ports_from if name == "health_listen" else Source.UP
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +124,15 @@ class SettingsFile:
             else:
                 every |= _section("", {key: value}, _shared(), problems)
         return cls(path, every, services, up, tuple(problems))
+
+    def first_ports(self, kept: Mapping[str, int], asked: Mapping[str, int | None] | None = None) -> FirstPorts:
+        """What was asked for, else what the file says, else what the folder kept, else the usual ones."""
+        found = []
+        for name, usual in (("ports", PORTS), ("health_ports", HEALTH_PORTS)):
+            said = ((asked or {}).get(name), Source.UP), (self.up.get(name), Source.FILE), (kept.get(name), Source.KEPT)
+            found.append(next(((one, source) for one, source in said if one), (usual, Source.UP)))
+        (ports, ports_from), (health_ports, health_ports_from) = found
+        return FirstPorts(ports, health_ports, ports_from, health_ports_from)
 
     def of(self, service: str) -> dict[str, str]:
         """What it says for a service."""

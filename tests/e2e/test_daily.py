@@ -251,6 +251,31 @@ def test_settings_come_from_a_file_and_wrong_ones_stop_the_start(tmp_path: Path)
         command("down")
 
 
+def test_ports_stay_with_the_folder(tmp_path: Path) -> None:
+    """A plain `up` comes back on those last given; the file's win, and `config show` says which they are."""
+    command = Command(tmp_path)
+    options = ports()
+    try:
+        command("up", "--detach", *options)
+        command("down")
+        command("up", "--detach")
+        gateway = f"127.0.0.1:{options[1]}"
+        assert processes(command)["gateway"]["address"] == gateway
+    finally:
+        command("down")
+
+    def listens() -> dict[str, tuple[str, str]]:
+        shown = [line["setting"] for line in command.lines("config", "show", "gateway")]
+        return {one["name"]: (one["value"], one["source"]) for one in shown}  # type: ignore[index]
+
+    assert listens()["listen"] == (gateway, "kept from an earlier up")
+    (tmp_path / "data" / "ragkeep.toml").write_text("[up]\nports = 50961\n")
+    assert listens()["listen"] == ("127.0.0.1:50961", "file")
+    assert listens()["embedder"] == ("127.0.0.1:50962", "file")
+    assert listens()["health_listen"] == (f"127.0.0.1:{options[3]}", "kept from an earlier up")
+    assert listens()["policy_file"][1] == "ragkeep up"
+
+
 def test_without_an_installation_status_and_logs_say_so(tmp_path: Path) -> None:
     """With the way out."""
     command = Command(tmp_path)

@@ -12,7 +12,7 @@ from ragkeep_client.folder import DEFAULT, DataFolder, DataOption
 from ragkeep_client.output import CommandError, JsonOption, Output
 
 if TYPE_CHECKING:
-    from ragkeep_client.settings import Setting, SettingsFile
+    from ragkeep_client.settings import FirstPorts, Setting, SettingsFile
 
 config = typer.Typer(no_args_is_help=True, help="Show the settings and where each comes from.")
 # Read by scripts of the source tree, and by the commands that call a gateway.
@@ -32,14 +32,14 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Say what the next `ragkeep up` gives each process: value, and whether it is the default, from the file, the environment,
-    chosen at the first start, or set by `up` itself. Exit code 0 only where none is wrong."""
+    chosen at the first start, kept from an earlier one, or set by `up` itself. Exit code 0 only where none is wrong."""
     from ragkeep_client import settings
 
     output = Output(as_json)
     folder = DataFolder(data)
     try:
         file = settings.SettingsFile.read(folder.path)
-        found = settings_of(folder, file)
+        found = settings_of(folder, file, file.first_ports(folder.ports()))
     except CommandError as error:
         raise output.fail(error.reason, error.message) from None
     shown = [one for one in found if process is None or one.service == process]
@@ -56,29 +56,16 @@ def show(
         raise output.fail(error.reason, error.message) from None
 
 
-def settings_of(
-    folder: DataFolder, file: SettingsFile, ports: int | None = None, health_ports: int | None = None
-) -> list[Setting]:
-    """Every setting of every process of a folder. Where no ports are given, they are those that it runs on, else the file's or
-    the usual ones."""
+def settings_of(folder: DataFolder, file: SettingsFile, ports: FirstPorts) -> list[Setting]:
+    """Every setting of every process of a folder."""
+    from dataclasses import replace
+
     from ragkeep_client.launching import addresses_of, own_settings
-    from ragkeep_client.settings import HEALTH_PORTS, PORTS, resolve
+    from ragkeep_client.settings import Source, resolve
 
-    addresses = _running(folder) if ports is None and health_ports is None else {}
-    if not addresses:
-        addresses = addresses_of(
-            ports or file.up.get("ports", PORTS), health_ports or file.up.get("health_ports", HEALTH_PORTS)
-        )
-    return resolve(file, os.environ, own_settings(folder, addresses), folder.engines())
-
-
-def _running(folder: DataFolder) -> dict[str, tuple[str, str]]:
-    """The addresses of all four where all run, else nothing."""
-    from ragkeep_client.processes import ORDER, is_ours
-
-    state = folder.state()
-    alive = {name: one for name, one in state.services.items() if is_ours(one.pid, one.started)} if state else {}
-    return {name: (one.address, one.health) for name, one in alive.items()} if set(alive) == set(ORDER) else {}
+    own = own_settings(folder, addresses_of(ports.ports, ports.health_ports))
+    found = resolve(file, os.environ, own, folder.engines())
+    return [replace(one, source=ports.source(one.name)) if one.source is Source.UP else one for one in found]
 
 
 def variables_of_the_command() -> set[str]:
@@ -102,7 +89,7 @@ def _show(output: Output, shown: list[Setting], file: SettingsFile) -> None:
 
     from ragkeep_client.settings import Source
 
-    styles = {Source.FILE: "green", Source.ENVIRONMENT: "cyan", Source.CHOSEN: "yellow"}
+    styles = {Source.FILE: "green", Source.ENVIRONMENT: "cyan", Source.CHOSEN: "yellow", Source.KEPT: "yellow"}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("process", "setting", "value", "from"):
         table.add_column(column, no_wrap=column != "value")

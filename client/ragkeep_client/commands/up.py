@@ -67,17 +67,19 @@ def up(
     ports: Annotated[
         int | None,
         typer.Option(
-            min=1, max=65532, help="First of four gRPC ports: gateway, embedder, retriever, generator.  [default: 50061]"
+            min=1,
+            max=65532,
+            help="First of four gRPC ports: gateway, embedder, retriever, generator.  [default: the last, or 50061]",
         ),
     ] = None,
     health_ports: Annotated[
-        int | None, typer.Option(min=1, max=65532, help="First of their four health ports.  [default: 9161]")
+        int | None, typer.Option(min=1, max=65532, help="First of their four health ports.  [default: the last, or 9161]")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start ragkeep on this machine.
 
-    Takes the real engine where one answers with what is needed, else the embedded one; the choice stays with the data folder.
+    Takes the real engine where one answers with what is needed, else the embedded one; choice and ports stay with the folder.
     Settings come from options, the environment and ragkeep.toml in the data folder; `ragkeep config show` tells each.
     """
     from ragkeep_client.engines import Wanted
@@ -119,20 +121,20 @@ def _start(
     from ragkeep_client.engines import choose
     from ragkeep_client.installation import Installation
     from ragkeep_client.launching import addresses_of, check_ports, launches_of, make_identities
-    from ragkeep_client.settings import HEALTH_PORTS, PORTS, SettingsFile, check, unused
+    from ragkeep_client.settings import SettingsFile, check, unused
 
     folder.prepare()
     lock = folder.lock()
     file = SettingsFile.read(folder.path)
-    ports = ports or file.up.get("ports", PORTS)
-    health_ports = health_ports or file.up.get("health_ports", HEALTH_PORTS)
-    settings = settings_of(folder, file, ports, health_ports)
+    asked = {"ports": ports, "health_ports": health_ports}
+    first = file.first_ports(folder.ports(), asked)
+    settings = settings_of(folder, file, first)
     for note in unused(os.environ, variables_of_the_command()):
         output.note(note, style="yellow")
     check(file, settings)
     choices = choose(wanted, folder.engines(), file)
-    check_ports(ports, health_ports)
-    addresses = addresses_of(ports, health_ports)
+    check_ports(first.ports, first.health_ports)
+    addresses = addresses_of(first.ports, first.health_ports)
     said = make_identities(folder)
     if said:
         output.note(said)
@@ -141,6 +143,8 @@ def _start(
 
     def ready() -> None:
         folder.write_engines({service: choice.kept for service, choice in choices.items()})
+        if ports or health_ports:
+            folder.write_ports(folder.ports() | {name: one for name, one in asked.items() if one})
         pids = {service: process.pid for service, process in installation.processes.items()}
         try:
             _tell(folder, output, choices, addresses, pids, detached=background is not None)
