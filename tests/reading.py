@@ -82,7 +82,7 @@ def documents_of(
             if format_ == "jsonl"
             else CsvFile.begin(opened, str(path), format_, columns.needed, mapping)
         )
-        return list(documents.of(file, 0))
+        return list(documents.of(file.rows(), 0))
     finally:
         documents.close()
         opened.close()

@@ -38,9 +38,11 @@ class CsvFile:
         self._first_cell = re.compile(rb'\A(?:"[^"]*(?:""[^"]*)*"|[^"%b]*)%b' % (self._delimiter, self._delimiter))
 
     @classmethod
-    def begin(cls, file: OpenFile, name: str, format_: str, needed: tuple[str, ...], mapping: Mapping) -> CsvFile:
-        """Reads the header of a file that has the columns needed. Raises UnreadableFile."""
-        wanted = f"Needed are the columns {', '.join(needed)}"
+    def begin(
+        cls, file: OpenFile, name: str, format_: str, needed: tuple[str, ...], mapping: Mapping, collection: str = ""
+    ) -> CsvFile:
+        """Reads the header of a file that has the columns needed, those of `collection`. Raises UnreadableFile."""
+        wanted = f"{f'The collection {collection} needs' if collection else 'Needed are'} the columns {', '.join(needed)}"
         lines = Lines(file)
         start = lines.peek(BLOCK)
         if not start.strip(b"\xef\xbb\xbf \t\r\n"):
@@ -72,7 +74,8 @@ class CsvFile:
         if missing:
             raise UnreadableFile(
                 "COLUMNS_MISSING",
-                f"{self._name} lacks {', '.join(missing)}. {wanted}; found: {found}. --mapping old=new renames a column.",
+                f"{self._name} lacks {', '.join(missing)}. {wanted}; found: {found}. --collection names another one, "
+                "--mapping old=new renames a column.",
             )
         twice = sorted({name for name in self.columns if name in mapping.columns and self.columns.count(name) > 1})
         if twice:

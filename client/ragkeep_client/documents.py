@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ragkeep.types.v1 import types_pb2
 from ragkeep_client.cells import WrongCell, text_of, value_of
 from ragkeep_client.events import Field
-from ragkeep_client.rows import BadRow, Row, RowFile
+from ragkeep_client.rows import BadRow, Row
 from ragkeep_client.seen import Seen
 
 SERVICE_TICKETS = "service-tickets"
@@ -89,9 +89,9 @@ class Documents:
         """Forgets the ids."""
         self._seen.close()
 
-    def of(self, file: RowFile, source: int) -> Iterator[Found | Rejected | Duplicate]:
+    def of(self, rows: Iterable[Row | BadRow], source: int) -> Iterator[Found | Rejected | Duplicate]:
         """What each row of a file is; `source` is the file's place among the names."""
-        for row in file.rows():
+        for row in rows:
             if isinstance(row, BadRow):
                 yield Rejected(row.line, "", row.reason, row.message, row.raw, row.fatal)
                 continue

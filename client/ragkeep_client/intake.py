@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ragkeep_client.csv_file import CsvFile
 from ragkeep_client.documents import Columns, Documents, Duplicate, Found, Rejected
+from ragkeep_client.first_rows import first_checked
 from ragkeep_client.jsonl_file import JsonlFile
 from ragkeep_client.mapping import Mapping
 from ragkeep_client.rows import RowFile, UnreadableFile
@@ -87,7 +88,8 @@ class Intake:
             opened = source.open(self._stop)
             file = self._begin(opened, source)
             yield Begun(number, file)
-            for found in documents.of(file, number):
+            rows = first_checked(file, self._columns, source.name) if source.format == "jsonl" else file.rows()
+            for found in documents.of(rows, number):
                 yield Item(number, found, file.bytes_read)
                 if isinstance(found, Rejected) and found.fatal:
                     problem = UnreadableFile("FILE_UNREADABLE", f"{source.name}, line {found.line}: {found.message}")
@@ -107,7 +109,7 @@ class Intake:
     def _begin(self, file: OpenFile, source: Source) -> RowFile:
         if source.format == "jsonl":
             return JsonlFile.begin(file, source.name, self._mapping)
-        return CsvFile.begin(file, source.name, source.format, self._columns.needed, self._mapping)
+        return CsvFile.begin(file, source.name, source.format, self._columns.needed, self._mapping, self._columns.collection)
 
 
 class _Ahead:

@@ -151,6 +151,33 @@ def test_other_column_names_are_mapped(command: Command, tmp_path: Path) -> None
     assert "ticket_id, title" in ran.stderr
 
 
+def test_a_file_of_another_collection_is_refused_once(command: Command, tmp_path: Path) -> None:
+    """CSV by its header, JSON lines by the first of them: which collection, what it needs, what was found, the way out."""
+    (tmp_path / "m.csv").write_text("id,page\nM-1,3\n")
+    (tmp_path / "m.jsonl").write_text('{"id": "M-1", "page": 3}\n' * 30)
+    for name in ("m.csv", "m.jsonl"):
+        lines = command.lines("import", str(tmp_path / name), code=1)
+        assert not any("rejected" in line for line in lines)
+        assert lines[-1]["error"]["reason"] == "COLUMNS_MISSING"  # type: ignore[index]
+        message = lines[-1]["error"]["message"]  # type: ignore[index]
+        for words in ("service-tickets needs", "ticket_id, title", "page", "--collection", "--mapping"):
+            assert words in message
+
+
+def test_the_environment_names_the_collection(command: Command, tmp_path: Path) -> None:
+    """Of every command, where no option says another."""
+    (tmp_path / "a.csv").write_text(HEADER + rows(1))
+    command("collections", "create", "ServiceTicket", "--name", "environ")
+    command.env["RAGKEEP_COLLECTION"] = "environ"
+    try:
+        assert imported(command.lines("import", str(tmp_path / "a.csv")))["collection"] == "environ"
+        assert len(command("export").stdout.splitlines()) == 1
+        assert len(command.lines("documents", "list", "--collection", "service-tickets", "--tenant", "unheard")) == 0
+        assert len(command.lines("documents", "list")) == 1
+    finally:
+        del command.env["RAGKEEP_COLLECTION"]
+
+
 def test_an_unknown_collection_is_refused_before_anything_is_read(command: Command, tmp_path: Path) -> None:
     """With the way out."""
     file = tmp_path / "a.csv"

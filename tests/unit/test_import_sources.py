@@ -117,6 +117,31 @@ def intake(*paths: Path) -> Intake:
     return Intake(find_sources(paths, None), columns, Mapping(columns.known))
 
 
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (['{"id": "1", "page": 3}'], "COLUMNS_MISSING"),
+        (['{"id": "M-1", "fields": {"body": "x"}, "groups": []}'] * 3, "COLUMNS_MISSING"),
+        (["nothing", '{"ticket_id": "T-1", "page": 3}'], "COLUMNS_MISSING"),
+        (['{"id": "1", "title": "t"}'] * 9, ""),
+        (['{"id": "1", "title": "t"}'] * 10, "COLUMNS_MISSING"),
+        (['{"ticket_id": "1", "title": "t", "description": "d"}', '{"solution": "s", "category": "c"}'] * 10, ""),
+        (["nothing"] * 20, ""),
+    ],
+)
+async def test_json_lines_of_another_collection_fail_once(tmp_path: Path, lines: list[str], reason: str) -> None:
+    """Where the first rows have none of the columns that are needed, or ten of them lack the same; else each is looked at."""
+    (tmp_path / "1.jsonl").write_text("\n".join(lines))
+    found = await events(intake(tmp_path))
+    last = found[-1]
+    assert isinstance(last, Ended)
+    assert (last.problem.reason if last.problem else "") == reason
+    assert sum(isinstance(event, Item) for event in found) == (0 if reason else len(lines))
+    if last.problem:
+        for words in ("The collection service-tickets needs", "ticket_id, title", "--collection", "--mapping", "found: "):
+            assert words in last.problem.message
+
+
 async def test_a_file_that_cannot_be_imported_does_not_keep_the_others_from_it(tmp_path: Path) -> None:
     """Each file has its own end; an id may come once over all of them."""
     (tmp_path / "1.csv").write_text(HEADER + "T-1,t,d,s,c\nT-2,t,d,s,c\n")

@@ -24,7 +24,7 @@ _LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\
 
 
 def export(
-    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection.")],
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", envvar="RAGKEEP_COLLECTION", help="The collection.")],
     to: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to.  [default: stdout]")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE where it exists already.")] = False,
     filters: FilterOption = None,

@@ -24,7 +24,7 @@ PassagesPerDocumentOption = Annotated[
     typer.Option("--passages-per-document", min=1, max=1000, help="Passages of one document.  [default: any number]"),
 ]
 ExplainOption = Annotated[bool, typer.Option("--explain", help="Say which half found each passage, and at which place.")]
-CollectionOption = Annotated[str, typer.Option("--collection", help="The collection.")]
+CollectionOption = Annotated[str, typer.Option("--collection", envvar="RAGKEEP_COLLECTION", help="The collection.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Passages at most.")]
 _EXCERPT = 240
 
