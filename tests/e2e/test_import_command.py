@@ -170,7 +170,8 @@ def test_the_environment_names_the_collection(command: Command, tmp_path: Path) 
     command("collections", "create", "ServiceTicket", "--name", "environ")
     command.env["RAGKEEP_COLLECTION"] = "environ"
     try:
-        assert imported(command.lines("import", str(tmp_path / "a.csv")))["collection"] == "environ"
+        done = imported(command.lines("import", str(tmp_path / "a.csv")))
+        assert (done["collection"], done["tenant"]) == ("environ", "demo")
         assert len(command("export").stdout.splitlines()) == 1
         assert len(command.lines("documents", "list", "--collection", "service-tickets", "--tenant", "unheard")) == 0
         assert len(command.lines("documents", "list")) == 1

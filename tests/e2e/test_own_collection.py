@@ -38,7 +38,7 @@ def tickets(command: Command) -> str:
     command("collections", "create", "ServiceTicket", "--name", "mine")
     few = command.folder / "few.csv"
     few.write_text("".join(SAMPLE.read_text().splitlines(keepends=True)[:30]))
-    command("import", str(few), "--collection", "mine")
+    assert ", into mine of demo\n" in command("import", str(few), "--collection", "mine").stdout
     return "mine"
 
 
@@ -102,7 +102,8 @@ def test_a_deletion_says_what_it_removed(command: Command, tickets: str) -> None
     gone = command.lines(*arguments, *chosen, "--yes")
     names = [[line["deleted"]["document_id"] for line in some if "deleted" in line] for some in (dry, gone)]  # type: ignore[index]
     assert names[0] == names[1] != []
-    assert "Nothing was found" in command("search", "账号", "--collection", tickets, *chosen).stdout
+    ran = command("search", "账号", "--collection", tickets, "--tenant", "demmo", *chosen)
+    assert ran.stdout == f"Nothing was found in {tickets} of demmo.\n"
     ran = command(*arguments, names[0][0])
     assert "0 deleted" in ran.stdout
     assert names[0][0] in ran.stderr

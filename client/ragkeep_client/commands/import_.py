@@ -88,17 +88,18 @@ def import_(
             output.note(f"No file has the columns that --mapping names: {names}", style="yellow")
         return done
 
-    _say(output, run(output, work()), collection, dry_run)
+    _say(output, run(output, work()), collection, tenant, dry_run)
 
 
-def _say(output: Output, done: ImportRun, collection: str, dry_run: bool) -> None:
+def _say(output: Output, done: ImportRun, collection: str, tenant: str, dry_run: bool) -> None:
     from ragkeep_client.import_run import COUNTED, words
 
     summary = {name: done.counts[name] for name in COUNTED}
-    facts = {"rows": done.counts["rows"], "files": done.files, "dry_run": dry_run, "collection": collection}
+    facts = {"rows": done.counts["rows"], "files": done.files, "dry_run": dry_run, "collection": collection, "tenant": tenant}
     output.line("imported", {**summary, **facts})
+    whose = plain(tenant) or "the caller's tenant"
     if done.encodings:
-        output.say(f"{words(done.counts, dry_run)}, {', '.join(done.encodings)}", style="green")
+        output.say(f"{words(done.counts, dry_run)}, {', '.join(done.encodings)}, into {collection} of {whose}", style="green")
     if done.ignored:
         output.note(f"Columns that are not imported: {', '.join(plain(name) for name in list(done.ignored)[:20])}", style="dim")
     if done.problems and done.files == 1:

@@ -81,6 +81,7 @@ def search(
             text = " ".join(plain(source.text).split())
             output.say("    " + text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else ""), style="dim")
         if not found:
-            output.say("Nothing was found.")
+            whose = plain(tenant) or "the caller's tenant"
+            output.say(f"Nothing was found in {plain(collection)} of {whose}.")
 
     run(output, work())
