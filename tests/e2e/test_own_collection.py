@@ -56,6 +56,15 @@ def test_a_schema_file_is_shown_changed_and_taken_again(command: Command, ticket
     file.write_text(shown.replace("category: {type: keyword", "category: {type: text"))
     assert "COLLECTION_FIXED" in command("collections", "update", str(file), code=1).stderr
     command("collections", "create", "-", "--name", "copied", stdin=shown)
+    listed = [" ".join(line.split()) for line in command("collections").stdout.splitlines()]
+    place = listed.index("copied: 0 documents of demo")
+    assert listed[place + 1 : place + 6] == [
+        "ticket_id keyword, searchable, filterable, required",
+        "title text, searchable, required, title",
+        "description text, searchable, required",
+        "solution text, searchable, required",
+        "category keyword, searchable, filterable, required",
+    ]
     assert {"mine", "copied"} <= {line["collection"]["name"] for line in command.lines("collections")}  # type: ignore[index]
     command("collections", "delete", "copied")
     assert "after the command" in command("collections", "--tenant", "x", "show", "mine", code=2).stderr

@@ -51,8 +51,8 @@ def list_(tenant: TenantOption = TENANT, data: DataOption = DEFAULT, as_json: Js
             found = await client.list_collections()
         for one in found:
             output.line("collection", _facts(one))
-            fields = ", ".join(f"{field.name} ({field.type})" for field in one.fields)
-            output.say(f"{one.name}: {one.documents} documents; {fields}")
+            output.say(f"{one.name}: {one.documents} documents of {tenant}")
+            output.say("\n".join(_lines_of(one)), style="dim")
         if not found:
             output.say("There is no collection yet: `ragkeep import FILE.csv` makes one.")
 
@@ -160,6 +160,18 @@ def _facts(found: Collection) -> dict[str, Any]:
     facts = asdict(found)
     del facts["schema"]
     return facts
+
+
+def _lines_of(found: Collection) -> list[str]:
+    """A line a field: name, type, and what it is for."""
+    title = found.schema.title_field
+    width = max((len(field.name) for field in found.schema.fields), default=0)
+    lines = []
+    for field in found.schema.fields:
+        marks = [name for name in ("searchable", "filterable", "required", "sealed") if getattr(field, name)]
+        marks += ["title"] if field.name == title else []
+        lines.append(f"  {field.name:{width}}  {', '.join([field.type, *marks])}")
+    return lines
 
 
 def _is_file(source: str) -> bool:
