@@ -16,7 +16,7 @@ _STAGES = {"rewriting": "reading the conversation â€¦", "retrieving": "looking â
 class AnswerView:
     """Shows the events of one answer as they come, and keeps what is asked for afterwards."""
 
-    def __init__(self, output: Output, question: str, *, explain: bool = False) -> None:
+    def __init__(self, output: Output, question: str, *, explain: bool = False, mode: str = "hybrid") -> None:
         self.sources: dict[int, Source] = {}
         self.text = ""
         self.ended = False
@@ -24,6 +24,7 @@ class AnswerView:
         self._console = output.console
         self._question = question
         self._explain = explain
+        self._mode = mode
         self._evidence: Evidence | None = None
         self._cited: dict[int, None] = {}
         self._in_line = False
@@ -44,7 +45,7 @@ class AnswerView:
             for source in event.sources:
                 self._console.print(source_line(source))
                 if self._explain:
-                    self._console.print(explanation(source), style="dim")
+                    self._console.print(explanation(source, self._mode), style="dim")
             if self._explain:
                 self._console.print(evidence_line(event.evidence), style="dim")
             self._console.print()

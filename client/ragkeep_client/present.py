@@ -51,15 +51,16 @@ def source_line(source: Source) -> Text:
     )
 
 
-def explanation(source: Source) -> str:
-    """by meaning #2 (cosine 0.83), by words not found, fused 0.61"""
+def explanation(source: Source, mode: str = "hybrid") -> str:
+    """by meaning #2 (cosine 0.83), by words not found, fused 0.61; of the half that the mode searched alone"""
     scores = source.scores
     cosine = "" if scores.cosine is None else f" (cosine {scores.cosine:.3f})"
     bm25 = "" if scores.bm25 is None else f" (bm25 {scores.bm25:.2f})"
-    halves = [
-        f"by meaning {f'#{scores.vector_rank}' if scores.vector_rank else 'not found'}{cosine}",
-        f"by words {f'#{scores.keyword_rank}' if scores.keyword_rank else 'not found'}{bm25}",
-    ]
+    halves = []
+    if mode != "keyword":
+        halves.append(f"by meaning {f'#{scores.vector_rank}' if scores.vector_rank else 'not found'}{cosine}")
+    if mode != "vector":
+        halves.append(f"by words {f'#{scores.keyword_rank}' if scores.keyword_rank else 'not found'}{bm25}")
     if scores.fused is not None:
         halves.append(f"fused {scores.fused:.3f}")
     return "    " + ", ".join(halves)

@@ -122,6 +122,11 @@ def test_an_explanation_shows_halves_ranks_and_both_scores(command: Command) -> 
     out = command("search", "VPN error 809", "--explain", "--limit", "2", "--passages-per-document", "1").stdout
     assert "by meaning #1 (cosine 0." in out
     assert "by words #1 (bm25 " in out
+    for mode, other in (("keyword", "meaning"), ("vector", "words")):
+        out = command("search", "VPN error 809", "--explain", "--mode", mode).stdout
+        assert f"by {'words' if mode == 'keyword' else 'meaning'} #1" in out
+        assert f"by {other}" not in out
+        assert f"by {other}" not in command("ask", "VPN error 809", "--explain", "--mode", mode).stdout
     source = command.lines("search", "809", "--explain")[0]["source"]
     assert isinstance(source, dict)
     assert source["scores"]["keyword_rank"] == 1

@@ -101,7 +101,7 @@ def ask(
 
     async def work() -> None:
         turns = _turns(history) if history is not None else []
-        view = AnswerView(output, question, explain=explain)
+        view = AnswerView(output, question, explain=explain, mode=mode.value)
         try:
             async with connected(data, tenant) as client:
                 events = client.ask(

@@ -103,7 +103,7 @@ def chat(
         )
 
     with asyncio.Runner() as runner:
-        chat = _Chat(output, ask, explain)
+        chat = _Chat(output, ask, explain, mode.value)
         try:
             runner.run(chat.open(data, tenant, collection, filters or []))
             chat.talk(runner)
@@ -126,13 +126,17 @@ class _Chat:
     """One conversation."""
 
     def __init__(
-        self, output: Output, ask: Callable[[Client, str, list[Turn], Filter | None], AsyncGenerator[Event]], explain: bool
+        self,
+        output: Output,
+        ask: Callable[[Client, str, list[Turn], Filter | None], AsyncGenerator[Event]],
+        explain: bool,
+        mode: str,
     ) -> None:
         self.interactive = sys.stdin.isatty()
         self.failed = False
         self._output = output
         self._ask = ask
-        self._explain = explain
+        self._explain, self._mode = explain, mode
         self._open = contextlib.AsyncExitStack()
         self._client: Client | None = None
         self._filter: Filter | None = None
@@ -229,7 +233,7 @@ class _Chat:
         if self._client is None:
             raise CommandError("NOT_RUNNING", "There is no connection.")
         self._output.line("question", question)
-        view = AnswerView(self._output, question, explain=self._explain)
+        view = AnswerView(self._output, question, explain=self._explain, mode=self._mode)
         try:
             async with aclosing(self._ask(self._client, question, self._turns, self._filter)) as events:
                 async for event in events:

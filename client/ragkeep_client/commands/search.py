@@ -77,7 +77,7 @@ def search(
             output.line("source", source_facts(source))
             output.say(source_line(source))
             if explain:
-                output.say(explanation(source), style="dim")
+                output.say(explanation(source, mode.value), style="dim")
             text = " ".join(plain(source.text).split())
             output.say("    " + text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else ""), style="dim")
         if not found:
