@@ -55,7 +55,12 @@ def test_a_schema_file_is_shown_changed_and_taken_again(command: Command, ticket
     assert "imported again" in ran.stderr
     file.write_text(shown.replace("category: {type: keyword", "category: {type: text"))
     assert "COLLECTION_FIXED" in command("collections", "update", str(file), code=1).stderr
-    command("collections", "create", "-", "--name", "copied", stdin=shown)
+    assert "was created" in command("collections", "create", "-", "--name", "copied", stdin=shown).stdout
+    assert "was there already" in command("collections", "create", "-", "--name", "copied", stdin=shown).stdout
+    other = shown.replace("cjk_characters: 350", "cjk_characters: 300")
+    ran = command("collections", "create", "-", "--name", "copied", stdin=other, code=1)
+    assert "COLLECTION_EXISTS" in ran.stderr
+    assert "update it, or choose another name" in ran.stderr
     listed = [" ".join(line.split()) for line in command("collections").stdout.splitlines()]
     place = listed.index("copied: 0 documents of demo")
     assert listed[place + 1 : place + 6] == [

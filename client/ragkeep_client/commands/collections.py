@@ -102,9 +102,12 @@ def create(
     async def work() -> None:
         schema = _schema(source, name) if source == "-" or _is_file(source) else None
         async with connected(data, tenant) as client:
+            before = {one.name for one in await client.list_collections()}
             made = await (client.create_collection(schema) if schema else client.create_preset(source, name))
-        output.line("created", asdict(made))
-        output.say(f"The collection {made.name} is there.", style="green")
+        there = made.name in before
+        output.line("created", asdict(made) | {"new": not there})
+        how = "was there already, with this definition; nothing was changed." if there else "was created."
+        output.say(f"The collection {made.name} {how}", style="green")
 
     run(output, work())
 

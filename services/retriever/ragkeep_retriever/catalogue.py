@@ -87,5 +87,7 @@ def same_or_raise(stored: Collection, wanted: Collection) -> Collection:
         return replace(one, revision=0, space=replace(one.space, probes=b""))
 
     if bare(stored) != bare(wanted):
-        raise CollectionExists(f"The collection {stored.name} exists with another definition.")
+        raise CollectionExists(
+            f"The collection {stored.name} exists with another definition: update it, or choose another name."
+        )
     return stored
