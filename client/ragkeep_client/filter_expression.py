@@ -10,7 +10,8 @@
     field       = a name, in quotes where it is a word of the syntax
     value       = text in "…" or '…' with \\" \\' \\\\ \\n \\t, or bare text up to and, or, ")" (in lists also ",")
 
-A timestamp without a time is its whole day, UTC. Parsing knows no types; `filter_of` gives them.
+A timestamp without a time is its whole day, UTC; one with a time has a zone, as in an import.
+Parsing knows no types; `filter_of` gives them.
 """
 
 from __future__ import annotations
@@ -365,13 +366,18 @@ def typed(name: str, value: str, kind: str, position: int | None = None) -> Fiel
             return {"true": True, "false": False}[value.strip().lower()]
         if kind == "timestamp":
             moment = datetime.fromisoformat(value.strip())
-            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+            if moment.tzinfo:
+                return moment.astimezone(UTC)
+            if not _day(value):
+                raise ValueError("no zone")
+            return moment.replace(tzinfo=UTC)
     except (ValueError, KeyError, OverflowError):
         example = {"number": "12.5", "boolean": "true", "timestamp": "2026-01-31T12:00:00Z"}[kind]
+        forms = " (a whole day, or a time with its zone)" if kind == "timestamp" else ""
         where = "" if position is None else f"At character {position + 1} of the filter: "
         the = "The" if position is None else "the"
         raise FilterTypeWrong(
-            f"{where}{the} field {name[:64]} is a {kind}, e.g. {name[:64]}={example}.", field="filter"
+            f"{where}{the} field {name[:64]} is a {kind}{forms}, e.g. {name[:64]}={example}.", field="filter"
         ) from None
     return value if kind == "text" else Keyword(value)
 

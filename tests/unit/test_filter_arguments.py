@@ -123,7 +123,12 @@ def test_a_value_has_the_fields_type(kind: str, text: str, value: object, member
         ("floor=two", "character 7 .*floor is a number, e.g. floor=12.5"),
         ("floor=nan", "number"),
         ("category=a and open=1", "character 21 .*open is a boolean, e.g. open=true"),
-        ("created>=yesterday", "created is a timestamp, e.g. created=2026-01-31T12:00:00Z"),
+        (
+            "created>=yesterday",
+            "created is a timestamp .a whole day, or a time with its zone., e.g. created=2026-01-31T12:00:00Z",
+        ),
+        ("created>=2026-01-31T12:00", "created is a timestamp .a whole day, or a time with its zone"),
+        ("created in [2026-01-31, 2026-02-01 12:00)", "character 25 .*a time with its zone"),
         ("created>9999-12-31", "nothing is later"),
         ("title>=a", "character 1 .*title is a text.*for numbers and timestamps"),
         ("open in [false, true)", "boolean"),
