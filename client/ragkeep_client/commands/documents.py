@@ -104,7 +104,7 @@ def delete(
 
     output = Output(as_json)
     if bool(ids) + bool(filters) + everything != 1:
-        raise typer.BadParameter("say which documents: their ids, or --filter, or --all.")
+        raise typer.BadParameter("exactly one of ids, --filter and --all is to be given: it says which documents go.")
 
     async def work() -> None:
         async with connected(data, tenant) as client:
@@ -150,4 +150,7 @@ def _tell(output: Output, gone: Sequence[str], asked: Sequence[str], dry_run: bo
         shown = ", ".join(plain(one)[:64] for one in missing[:20])
         output.note(f"Not there: {shown}{' …' if len(missing) > 20 else ''}", style="yellow")
     output.line("summary", {"deleted": len(gone), "not_there": len(missing), "dry_run": dry_run})
-    output.say(f"{len(gone)} {word}", style="green")
+    if gone:
+        output.say(f"{len(gone)} {word}", style="green")
+    else:
+        output.say(f"Nothing {'would be' if dry_run else 'was'} deleted: there is no such document.", style="yellow")
