@@ -5,7 +5,10 @@ cd "$(dirname "$0")/.."
 bin=${BIN:-.venv/bin}
 export RAGKEEP_DATA=${RAGKEEP_DATA:-$PWD/.demo}
 ragkeep() { "$bin/ragkeep" "$@"; }
-step() { printf '\n\033[1m$ ragkeep %s\033[0m\n' "$*"; }
+bold='' plain=''
+# Only a terminal knows what to do with them.
+if [[ -t 1 ]]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+step() { printf '\n%s$ ragkeep %s%s\n' "$bold" "$*" "$plain"; }
 out=$(mktemp -d)
 began=$SECONDS
 
