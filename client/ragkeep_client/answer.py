@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -22,7 +25,7 @@ class AnswerView:
         self.ended = False
         self._output = output
         self._console = output.console
-        self._question = question
+        self._question = self._searched = question
         self._explain = explain
         self._mode = mode
         self._evidence: Evidence | None = None
@@ -55,6 +58,7 @@ class AnswerView:
             self._spinner.update(_STAGES.get(event.stage, "…"))
             self._spinner.start()
         elif isinstance(event, Rewritten):
+            self._searched = event.question
             if event.question.strip() != self._question.strip():
                 self._console.print(f"Searched for: {plain(event.question)}", style="dim")
         elif isinstance(event, Delta):
@@ -101,7 +105,8 @@ class AnswerView:
             if source is not None:
                 self._console.print(f"[{number}] {plain(source.document_id)} {plain(source.title)}", style="cyan")
         if finish == "no_evidence":
-            self._console.print("The answer is not in the documents.", style="yellow")
+            if not self.text.strip():
+                self._console.print("The answer is not in the documents.", style="yellow")  # else the answer says so itself
             if self._evidence is not None and not self._evidence.suffices:
                 self._looked_for(self._evidence)
         elif finish == "length":
@@ -112,12 +117,33 @@ class AnswerView:
             self._console.print(f"Written by {plain(model)}.", style="dim")
 
     def _looked_for(self, evidence: Evidence) -> None:
-        """The words, without the single characters that stand in longer ones."""
+        """The words, as they stand in what was searched for."""
         words = [token for token in evidence.tokens if token.isascii() or len(token) > 1] or list(evidence.tokens)
         if not words:
             return
         missing = set(evidence.missing)
-        absent = [word for word in words if word in missing]
-        self._console.print(plain(f"Looked for: {', '.join(words[:40])}"), style="dim")
+        wanted, absent = (whole_words(self._searched, some) for some in (words, [one for one in words if one in missing]))
+        self._console.print(plain(f"Looked for: {', '.join(wanted[:40])}"), style="dim")
         if absent:
             self._console.print(plain(f"In no passage found: {', '.join(absent[:40])}"), style="dim")
+
+
+def whole_words(text: str, tokens: Sequence[str]) -> list[str]:
+    """The tokens as a reader knows them: pairs of characters that overlap in the text are one word. Those that do not stand in
+    it, such as stems, are as they are."""
+    folded = unicodedata.normalize("NFKC", text).lower()
+    spans: set[tuple[int, int]] = set()
+    elsewhere: list[str] = []
+    for token in tokens:
+        edge = r"[0-9a-z]" if token.isascii() else r"(?!)"
+        found = [(one.start(), one.end()) for one in re.finditer(rf"(?<!{edge})(?={re.escape(token)}(?!{edge}))", folded)]
+        spans |= {(begin, begin + len(token)) for begin, _ in found}
+        if not found:
+            elsewhere.append(token)
+    words: list[tuple[int, int]] = []
+    for begin, end in sorted(spans):
+        if words and begin < words[-1][1]:
+            words[-1] = words[-1][0], max(end, words[-1][1])
+        else:
+            words.append((begin, end))
+    return list(dict.fromkeys([*(folded[begin:end] for begin, end in words), *elsewhere]))

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ragkeep_client import Citation, Delta, Done, Event, Evidence, Rewritten, Scores, Source, Sources, Status, Usage
-from ragkeep_client.answer import AnswerView
+from ragkeep_client.answer import AnswerView, whole_words
 from ragkeep_client.output import Output
 
 EVIDENCE = Evidence(True, 0.25, 0.9, 0.8, 0.5, 0.04, ("vpn", "断", "断开"), ("断开",))
@@ -73,8 +73,23 @@ def test_an_honest_no_tells_what_was_looked_for_and_is_nowhere(capsys: pytest.Ca
     assert "Looked for: vpn, 断开" in text
     assert "In no passage found: 断开" in text
     by_model = shown(capsys, Sources((source(1),), EVIDENCE), Delta("No."), Done("no_evidence", "some-model", False))
-    assert "The answer is not in the documents." in by_model
+    assert "not in the documents" not in by_model  # the answer says so itself
+    assert "The answer is not in the documents." in shown(capsys, Sources((), NOTHING), Done("no_evidence", "quote", True))
     assert "Looked for" not in by_model
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "words"),
+    [
+        ("巧克力蛋糕怎么烤？", ["巧克", "克力", "力蛋", "蛋糕"], ["巧克力蛋糕"]),
+        ("VPN断开，重置密码", ["vpn", "断开", "重置", "密码"], ["vpn", "断开", "重置", "密码"]),
+        ("How do I bake cakes? Bake!", ["bake", "cake"], ["bake", "cake"]),
+        ("Is nothing there: no", ["no", "there"], ["there", "no"]),
+    ],
+)
+def test_what_was_looked_for_is_shown_in_whole_words(text: str, tokens: list[str], words: list[str]) -> None:
+    """Pairs of characters that overlap are one word; a stem stays as it is, and none is found inside another word."""
+    assert whole_words(text, tokens) == words
 
 
 def test_machines_get_every_event_as_a_line(capsys: pytest.CaptureFixture[str]) -> None:
