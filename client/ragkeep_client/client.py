@@ -22,25 +22,38 @@ from ragkeep_client.model_calls import ModelCalls
 from ragkeep_client.values import Filter, Mode, Search, Turn, filter_message
 from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.edge import has_reason
-from ragkeep_runtime.errors import DeadlineExceeded, InvalidRequest, NotReady, from_rpc_error
+from ragkeep_runtime.errors import DeadlineExceeded, FilterTypeWrong, InvalidRequest, NotReady, RagkeepError, from_rpc_error
 from ragkeep_runtime.tls import Identity
 
 # What the slowest embedder that is still waited for takes in, two chunks a second; and seconds after which every handler ends.
 _SLOWEST_BYTES_S, _LONGEST_S = 2048, 300.0
 
 
+class IdentityUnusable(RagkeepError):
+    """A file of the caller's identity is missing, cannot be read, or does not match the others; nothing was called."""
+
+    reason = "CERTIFICATE_UNUSABLE"
+
+
 class Client(BatchCalls, CollectionCalls, DocumentCalls, ModelCalls):
     """A connection to a gateway, for one tenant. Use it as `async with Client(...) as client:`.
 
     `target` is host:port or dns:///host:port; `tenant` may stay empty where the policy binds the caller to one alone.
-    Reads the identity's files when it is made: raises OSError or ssl.SSLError where they are missing or do not match.
+    Reads the identity's files when it is made: raises IdentityUnusable where they are missing or do not match.
     """
 
     def __init__(self, target: str, identity: Identity, *, tenant: str = "", trust_domain: str = "ragkeep.internal") -> None:
         if not (tenant.isascii() and tenant.isprintable()):
             raise InvalidRequest("A tenant's name travels in a header: it must be printable ASCII.", field="tenant")
         self._target = target
-        self._channel = open_channel(target, "gateway", identity, trust_domain)
+        try:
+            self._channel = open_channel(target, "gateway", identity, trust_domain)
+        except OSError as error:  # ssl.SSLError is one
+            paths = (identity.cert, identity.key, identity.ca)
+            why = next((f"{path} is not there" for path in paths if not path.exists()), str(error))
+            raise IdentityUnusable(
+                f"The identity's files cannot be used: {why}. Identity(cert, key, ca) names PEM files.", field="identity"
+            ) from error
         self._stub = RagServiceStub(self._channel)
         self._metadata: tuple[tuple[str, str], ...] = (("ragkeep-tenant", tenant),) if tenant else ()
 
@@ -63,6 +76,9 @@ class Client(BatchCalls, CollectionCalls, DocumentCalls, ModelCalls):
             if not has_reason(error) and type(found) is NotReady:
                 cause = "TLS" if "handshake" in found.message.lower() else "connection"
                 found = NotReady(f"The gateway cannot be reached at {self._target} ({cause}).", metadata={"unreachable": cause})
+            elif type(found) is FilterTypeWrong and found.metadata.items() >= {("wanted", "keyword"), ("given", "text")}:
+                hint = 'In Python a keyword is Keyword("x"); a plain str is text.'
+                found = FilterTypeWrong(f"{found.message} {hint}", field=found.field, metadata=found.metadata)
             elif not has_reason(error) and type(found) is DeadlineExceeded:
                 found = DeadlineExceeded(f"The gateway at {self._target} did not answer in time.")
             raise found from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ragkeep_client.certificates import CLI_FILE, Certificates
-from ragkeep_client.client import Client
+from ragkeep_client.client import Client, IdentityUnusable
 from ragkeep_client.folder import DataFolder
 from ragkeep_client.output import CommandError
 from ragkeep_runtime.errors import NotReady
@@ -51,9 +50,11 @@ async def connected(data: Path, tenant: str) -> AsyncGenerator[Client]:
         way_out = "`ragkeep up` makes them."
     try:
         client = Client(target, identity, tenant=tenant, trust_domain=trust_domain)
-    except (OSError, ssl.SSLError) as error:
+    except IdentityUnusable as error:
         code = "DATA_FOLDER_UNUSABLE" if remote is None else "CERTIFICATE_UNUSABLE"
-        raise CommandError(code, f"The certificates in {identity.cert.parent} cannot be used: {error}. {way_out}") from None
+        raise CommandError(
+            code, f"The certificates in {identity.cert.parent} cannot be used: {error.__cause__}. {way_out}"
+        ) from None
     try:
         async with client:
             yield client

@@ -144,5 +144,7 @@ def _tenant(grant: Grant, asked: str) -> str:
             raise TenantNotAllowed("The caller is not bound to the tenant that it names.")
         return asked
     if len(grant.tenants) != 1 or ANY in grant.tenants:
-        raise TenantNotAllowed(f"The caller has several tenants: name one of them in the metadata {TENANT_KEY}.")
+        raise TenantNotAllowed(
+            f"The caller has several tenants: name one of them in the metadata {TENANT_KEY} (the Python client's tenant=)."
+        )
     return next(iter(grant.tenants))

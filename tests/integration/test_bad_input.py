@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -10,7 +12,9 @@ import pytest
 from ragkeep.gateway.v1 import gateway_pb2 as pb
 from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
 from ragkeep.types.v1.types_pb2 import Comparison, Document, Filter, Filters, OutcomeKind, Value
-from ragkeep_runtime.errors import from_rpc_error
+from ragkeep_client import Client, Equals, Keyword
+from ragkeep_runtime.errors import RagkeepError, from_rpc_error
+from tests.stack import Stack
 from tests.tickets import SAMPLE, ticket
 
 pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite"), pytest.mark.engine("quote")]
@@ -109,3 +113,22 @@ async def test_tenants_never_see_each_other(imported: RagServiceStub) -> None:
     for stranger in ("other", "bad-input2", "BAD-INPUT", "%E5%BC%A0%E4%B8%89"):
         theirs = await imported.Search(pb.SearchRequest(query="忘记密码"), metadata=(("ragkeep-tenant", stranger),))
         assert not theirs.sources
+
+
+async def test_the_python_client_names_its_own_way_out(imported: RagServiceStub, stack: Stack, tmp_path: Path) -> None:
+    """What differs in Python: a keyword is a Keyword, a tenant an argument, and files that are not there a RagkeepError."""
+    async with Client(stack.target("gateway"), stack.cli, tenant="bad-input") as client:
+        with pytest.raises(RagkeepError, match=r'is a keyword, .*Keyword\("x"\)') as wrong:
+            await client.search("x", filter=Equals("category", "VPN"))
+        assert wrong.value.reason == "FILTER_TYPE_WRONG"
+        assert await client.search("x", filter=Equals("category", Keyword("邮件与日历")))
+    async with Client(stack.target("gateway"), stack.cli) as client:
+        with pytest.raises(RagkeepError, match="tenant=") as nobody:
+            await client.search("x")
+        assert nobody.value.reason == "TENANT_NOT_ALLOWED"
+    with pytest.raises(RagkeepError, match=r"absent\.pem is not there") as missing:
+        Client(stack.target("gateway"), replace(stack.cli, cert=tmp_path / "absent.pem"))
+    assert missing.value.reason == "CERTIFICATE_UNUSABLE"
+    with pytest.raises(RagkeepError, match="cannot be used") as unlike:
+        Client(stack.target("gateway"), replace(stack.cli, key=stack.cli.cert))
+    assert unlike.value.reason == "CERTIFICATE_UNUSABLE"

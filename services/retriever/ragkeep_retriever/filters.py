@@ -93,5 +93,9 @@ def _value(message: pb.Value, name: str, wanted: FieldType) -> FieldValue:
     got = kind_of(message)
     if got is not wanted:
         said = got.value if got else "nothing"
-        raise FilterTypeWrong(f"The field {name} is a {wanted.value}, and the filter's value is {said}.", field="filter")
+        raise FilterTypeWrong(
+            f"The field {name} is a {wanted.value}, and the filter's value is {said}.",
+            field="filter",
+            metadata={"wanted": wanted.value, "given": said},
+        )
     return value_of(message)
