@@ -129,15 +129,20 @@ class AnswerView:
 
 
 def whole_words(text: str, tokens: Sequence[str]) -> list[str]:
-    """The tokens as a reader knows them: pairs of characters that overlap in the text are one word. Those that do not stand in
-    it, such as stems, are as they are."""
+    """The tokens as a reader knows them: pairs of characters that overlap in the text are one word, and a stem is the word
+    that begins with it. Those that do not stand in the text are as they are."""
     folded = unicodedata.normalize("NFKC", text).lower()
     spans: set[tuple[int, int]] = set()
     elsewhere: list[str] = []
     for token in tokens:
-        edge = r"[0-9a-z]" if token.isascii() else r"(?!)"
-        found = [(one.start(), one.end()) for one in re.finditer(rf"(?<!{edge})(?={re.escape(token)}(?!{edge}))", folded)]
-        spans |= {(begin, begin + len(token)) for begin, _ in found}
+        escaped = re.escape(token)
+        if token.isascii():
+            whole = list(re.finditer(rf"(?<![0-9a-z]){escaped}(?![0-9a-z])", folded))
+            found = [one.span() for one in whole or re.finditer(rf"(?<![0-9a-z]){escaped}[a-z]+(?![0-9a-z])", folded)]
+        else:
+            # Overlapping ones too.
+            found = [(one.start(), one.start() + len(token)) for one in re.finditer(f"(?={escaped})", folded)]
+        spans |= set(found)
         if not found:
             elsewhere.append(token)
     words: list[tuple[int, int]] = []
