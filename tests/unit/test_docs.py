@@ -81,3 +81,14 @@ def test_every_option_of_import_is_in_the_pages() -> None:
     }
     assert "REJECTED_FILE_UNUSABLE" in found
     assert {reason for reason in found if f"`{reason}`" not in reasons} == set()
+
+
+def test_every_reason_of_the_command_has_its_way_out() -> None:
+    """What the command's own errors are called, in docs/troubleshooting.md."""
+    import re
+
+    page = Path("docs/troubleshooting.md").read_text()
+    raised = re.compile(r"(?:CommandError|output\.fail|UnreadableFile|\.fail)\(\s*\"([A-Z_]+)\"")
+    found = {reason for file in Path("client").rglob("*.py") for reason in raised.findall(file.read_text())}
+    assert len(found) > 12
+    assert {reason for reason in found if f"`{reason}`" not in page} == set()
