@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from tests.k8s.manifests import containers, overlay, pod, workloads
+from tests.k8s.manifests import component_on, containers, overlay, pod, workloads
 from tests.k8s.real.cluster import warnings
 from tests.k8s.real.conftest import Deployed
 from tests.k8s.rules import IDENTITIES
@@ -119,3 +119,21 @@ def _generations(deployed: Deployed) -> dict[str, int]:
 
 def _env(container: Any) -> dict[str, Any]:
     return {entry["name"]: entry.get("value", sorted(entry.get("valueFrom", {}))) for entry in container.get("env", [])}
+
+
+@pytest.mark.parametrize(
+    ("deployed", "components"),
+    [
+        ("dev", ("tracing",)),
+        ("dev", ("autoscaling", "autoscaling-queue")),
+        ("prod", ("gpu-embedder", "tracing")),
+        ("edge", ("autoscaling",)),
+    ],
+    indirect=["deployed"],
+)
+def test_a_component_is_taken_over_what_runs(deployed: Deployed, components: tuple[str, ...]) -> None:
+    """By the server, over the overlay as it was applied: no field is wrong or cannot be changed, and nothing is warned of."""
+    objects = component_on(deployed.name, *components)
+    done = deployed.cluster.apply(objects, "--dry-run=server", "--validate=strict")
+    assert warnings(done.stderr) == []
+    assert len(done.stdout.splitlines()) == len(objects)
