@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE = 1
 
 .PHONY: help demo test check lint types imports stubs contract-lint protos engines test-unit test-contract test-integration test-e2e \
-	k8s-test k8s-test-real k8s-tools api-docs api-docs-check requirements clean
+	k8s-test k8s-test-real k8s-tools api-docs api-docs-check bandit secrets secrets-accept vulnerabilities requirements clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -54,7 +54,7 @@ k8s-test-real: .venv/.dev engines ## The manifests on a real control plane, up t
 k8s-tools:
 	@scripts/kubernetes.sh quick
 
-check: lint types imports stubs contract-lint api-docs-check ## ruff, mypy --strict, import rules, stubs up to date, buf lint
+check: lint types imports stubs contract-lint api-docs-check bandit secrets ## ruff, mypy --strict, import rules, stubs, buf lint, bandit, secrets in the tree
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -71,6 +71,18 @@ stubs: .venv/.dev
 
 contract-lint: .venv/.dev
 	cd protos && ../$(BIN)/buf lint
+
+bandit: .venv/.dev
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive runtime services gateway client scripts bench
+
+secrets: .venv/.dev
+	$(BIN)/python scripts/secret_scan.py
+
+secrets-accept: .venv/.dev ## Write what looks like a secret and is none to .secrets.json
+	$(BIN)/python scripts/secret_scan.py --accept
+
+vulnerabilities: .venv/.dev ## Known vulnerabilities of what is pinned; ADVISORIES=URL asks an OSV service of your own
+	$(BIN)/python scripts/vulnerabilities.py $(ADVISORIES)
 
 api-docs: .venv/.dev ## Write docs/api.md anew from the protos' comments
 	$(BIN)/python scripts/api_docs.py

@@ -22,7 +22,7 @@ from ragkeep_client.connect import connected
 from ragkeep_embedder.e5 import E5Embedder
 from ragkeep_embedder.embedder import Purpose
 from ragkeep_retriever.sqlite import SqliteStore
-from ragkeep_retriever.store import Query, Scope
+from ragkeep_retriever.values import Query, Scope
 
 ROOT = Path(__file__).parent.parent
 RAGKEEP = Path(sys.executable).with_name("ragkeep")

@@ -26,8 +26,8 @@ PAGE = Path("docs/api.md")
 ORDER = ("gateway", "types", "generator", "errors", "access", "embedder", "retriever")
 HEAD = """# The API
 
-Made from the protos' comments by `make api-docs`; edit those. Callers use `RagService` alone; the other three services admit
-the gateway and nobody else.
+Made from the protos' comments by `make api-docs`; edit those. Callers use the gateway's services alone; the embedder, the
+generator and the retriever admit the gateway and nobody else.
 """
 _TYPES = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items()}
 
@@ -58,7 +58,7 @@ def page() -> str:
     lines = [HEAD]
     for file in files():
         comments = Comments(file)
-        lines += [f"\n## {file.package}\n", comments.of(2) or comments.of(12), ""]
+        lines += [f"\n## {_title(file)}\n", comments.of(2) or comments.of(12), ""]
         for number, service in enumerate(file.service):
             lines += [f"\n### {service.name}\n", comments.of(6, number), ""]
             for place, method in enumerate(service.method):
@@ -109,9 +109,16 @@ def _short(name: str) -> str:
     return ".".join(part for part in parts if part[:1].isupper()) or name
 
 
+def _title(file: FileDescriptorProto) -> str:
+    """The package; where it has several files, those beside its first one say which."""
+    stem = Path(file.name).stem
+    return file.package if stem == file.package.split(".")[1] else f"{file.package}: {stem}"
+
+
 def _who(rule: access_pb2.Access) -> str:
     names = [access_pb2.Role.Name(role).removeprefix("ROLE_").lower() for role in rule.roles]
     callers = "callers in the role " + " or ".join(names) if "*" in rule.peers else ""
+    callers += " who act for the operator" if rule.operator else ""
     return " and ".join([*(f"the {peer}" for peer in rule.peers if peer != "*"), *([callers] if callers else [])])
 
 

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
-pytest_plugins = ["tests.engines.ollama", "tests.engines.registry", "tests.engines.weaviate", "tests.stack"]
+from tests.counted import COUNTED
+
+pytest_plugins = [
+    "tests.collector",
+    "tests.engines.ollama",
+    "tests.engines.registry",
+    "tests.engines.weaviate",
+    "tests.leaks",
+    "tests.let_go",
+    "tests.stack",
+    "tests.threats",
+    "tests.https",
+]
+
+# A run that a shell began in the background ignores Ctrl-C, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _RAN: Counter[str] = Counter()
 _SKIPPED: list[tuple[str, str]] = []
@@ -36,6 +52,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("engines")
     for engine, count in sorted(_RAN.items()):
         terminalreporter.write_line(f"{engine}: {count} tests ran")
+    for what, count in sorted(COUNTED.items()):
+        terminalreporter.write_line(f"{what}: {count}")
     if not _SKIPPED:
         terminalreporter.write_line("skipped: none")
     for test, reason in _SKIPPED:

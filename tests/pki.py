@@ -17,7 +17,7 @@ from ragkeep_runtime.tls import Identity
 class Authority:
     """A CA with its files in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, days: float = 1) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -32,7 +32,7 @@ class Authority:
             .public_key(self._key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .sign(self._key, hashes.SHA256())
         )
@@ -56,9 +56,16 @@ class Authority:
         renewed.cert.replace(identity.cert)
 
     def issue(
-        self, file: str, *, uris: Sequence[str] = (), dns: Sequence[str] = (), common_name: str = "", days: float = 1
+        self,
+        file: str,
+        *,
+        uris: Sequence[str] = (),
+        dns: Sequence[str] = (),
+        common_name: str = "",
+        days: float = 1,
+        age_days: float = 2,
     ) -> Identity:
-        """Any certificate."""
+        """Any certificate, valid since `age_days` and for `days` to come."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         subject = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
@@ -69,7 +76,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=2))
+            .not_valid_before(now - dt.timedelta(days=age_days))
             .not_valid_after(now + dt.timedelta(days=days))
             .add_extension(
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False

@@ -69,10 +69,11 @@ def documents_of(
     format_: str = "csv",
     collection: str = "service-tickets",
     id_column: str | None = None,
+    columns: Columns | None = None,
 ) -> list[Found | Rejected | Duplicate]:
     """What each row of a file is in a collection with these fields."""
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    columns = Columns.of(collection, fields, id_column)
+    columns = columns or Columns.of(collection, fields, id_column)
     documents = Documents(columns, [str(path)])
     opened = Source(path, format_).open()
     mapping = Mapping(columns.known)
@@ -80,7 +81,7 @@ def documents_of(
         file: CsvFile | JsonlFile = (
             JsonlFile.begin(opened, str(path), mapping)
             if format_ == "jsonl"
-            else CsvFile.begin(opened, str(path), format_, columns.needed, mapping)
+            else CsvFile.begin(opened, str(path), format_, columns.in_header, mapping)
         )
         return list(documents.of(file.rows(), 0))
     finally:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
+import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,32 +16,21 @@ from pathlib import Path
 
 import pytest
 
-from ragkeep_client.ports import taken
 from ragkeep_runtime.tls import Identity
 from tests.pki import Authority
+from tests.ports import free_port as free_port
+from tests.ports import free_ports
 
 SERVICES = ("embedder", "retriever", "generator", "gateway")
+# Another replica of the gateway.
+SECOND = "gateway#2"
 CLI = "caller/local/cli"
 READER = "caller/local/reader"
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def free_ports(count: int = 4) -> int:
-    """The first of so many consecutive ports that were free a moment ago, below those that the system hands out."""
-    while True:
-        first = random.randrange(20_000, 32_000)
-        if not taken(range(first, first + count)):
-            return first
-
-
 class Stack:
-    """Starts, kills and stops processes; `env` adds settings per service, `modules` are run instead of a service's own."""
+    """Starts, kills and stops processes; `env` adds settings per service, `modules` (with arguments) are run instead of a
+    service's own."""
 
     def __init__(
         self, folder: Path, env: dict[str, dict[str, str]] | None = None, modules: dict[str, str] | None = None
@@ -52,19 +40,20 @@ class Stack:
         self.cli = self.authority.caller(CLI)
         self.reader = self.authority.caller(READER)
         self.identities: dict[str, Identity] = {name: self.authority.service(name) for name in SERVICES}
-        # Below those that the system gives to connections: one of these could take a port while its process starts.
-        first = free_ports(8)
-        self.ports = {name: first + number for number, name in enumerate(SERVICES)}
-        self.health_ports = {name: first + 4 + number for number, name in enumerate(SERVICES)}
+        first = free_ports(10)
+        self.ports = {name: first + number for number, name in enumerate((*SERVICES, SECOND))}
+        self.health_ports = {name: first + 5 + number for number, name in enumerate((*SERVICES, SECOND))}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.env = env or {}
         self.modules = modules or {}
+        self.audit, self.audit_key = folder / "audit", folder / "audit.key"
+        self.audit_key.write_text(secrets.token_hex(32))
         self.policy = folder / "policy.json"
         self.policy.write_text(
             json.dumps(
                 {
                     "callers": {
-                        CLI: {"tenants": ["*"], "roles": ["reader", "editor", "admin"]},
+                        CLI: {"tenants": ["*"], "roles": ["reader", "editor", "admin", "auditor"], "groups": ["*"]},
                         READER: {"tenants": ["demo"], "roles": ["reader"]},
                     }
                 }
@@ -76,27 +65,33 @@ class Stack:
         return f"127.0.0.1:{self.ports[name]}"
 
     def start(self, *names: str, wait: bool = True) -> None:
-        """Starts these services, or all."""
+        """Starts these services, or all four; SECOND by its name alone."""
         for name in names or SERVICES:
-            identity = self.identities[name]
+            service = name.partition("#")[0]
+            identity = self.identities[service]
             settings = {
                 "RAGKEEP_LISTEN": self.target(name),
                 "RAGKEEP_HEALTH_LISTEN": f"127.0.0.1:{self.health_ports[name]}",
                 "RAGKEEP_TLS_CERT": str(identity.cert),
                 "RAGKEEP_TLS_KEY": str(identity.key),
                 "RAGKEEP_TLS_CA": str(identity.ca),
-                "RAGKEEP_ENGINE": {"embedder": "e5", "retriever": "sqlite", "generator": "quote"}.get(name, ""),
+                "RAGKEEP_ENGINE": {"embedder": "e5", "retriever": "sqlite", "generator": "quote"}.get(service, ""),
                 "RAGKEEP_DATA": str(self.folder / "store"),
-                **self.env.get(name, {}),
+                **self.env.get(service, {}),
             }
-            if name == "gateway":
+            if service == "gateway":
                 settings["RAGKEEP_POLICY_FILE"] = str(self.policy)
+                settings = {
+                    "RAGKEEP_AUDIT_FOLDER": str(self.audit),
+                    "RAGKEEP_AUDIT_KEY": str(self.audit_key),
+                    "RAGKEEP_AUDIT_REPLICA": "gateway-0" if name == service else "gateway-1",
+                } | settings
                 settings |= {f"RAGKEEP_{other.upper()}": self.target(other) for other in SERVICES if other != "gateway"}
             base = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
-            module = self.modules.get(name, f"ragkeep_{name}.main")
+            module = self.modules.get(service, f"ragkeep_{service}.main")
             with (self.folder / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", module], env=base | settings, stderr=log, stdout=log
+                    [sys.executable, "-m", *module.split()], env=base | settings, stderr=log, stdout=log
                 )
         if wait:
             for name in names or SERVICES:
@@ -113,7 +108,7 @@ class Stack:
         except OSError:
             return 0, {}
 
-    def wait_ready(self, name: str, timeout_s: float = 30) -> None:
+    def wait_ready(self, name: str, timeout_s: float = 200) -> None:
         """Fails with the log's end where the process does not become ready."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:

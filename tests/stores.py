@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
-from ragkeep_retriever.store import Chunk, Collection, EmbeddingSpace, Field, FieldType, Found, Scope, StoredDocument
+from ragkeep_retriever.values import Chunk, Collection, EmbeddingSpace, Field, FieldType, Found, Scope, Sealed, StoredDocument
 
 DIMENSION = 16
 SPACE = EmbeddingSpace("test", "digest", DIMENSION, b"\0" * 4 * DIMENSION * 3)
@@ -20,6 +20,7 @@ FIELDS = (
     Field("open", FieldType.BOOLEAN, filterable=True),
     Field("at", FieldType.TIMESTAMP, filterable=True),
 )
+SEALED_FIELDS = (Field("salary", FieldType.NUMBER, sealed=True), Field("note", FieldType.TEXT, sealed=True))
 
 
 def vector(seed: object) -> list[float]:
@@ -31,7 +32,13 @@ def vector(seed: object) -> list[float]:
 
 
 def document(
-    name: str, *texts: str, version: int = 1, groups: Sequence[str] = (), category: str = "a", **fields: object
+    name: str,
+    *texts: str,
+    version: int = 1,
+    groups: Sequence[str] = (),
+    category: str = "a",
+    sealed: Mapping[str, Sealed] | None = None,
+    **fields: object,
 ) -> StoredDocument:
     """A document whose chunks' vectors are those of their texts."""
     texts = texts or (f"text of {name}",)
@@ -41,7 +48,13 @@ def document(
         fields={"title": name, "category": category, **fields},  # type: ignore[dict-item]
         groups=tuple(groups),
         chunks=[Chunk(text, vector(text)) for text in texts],
+        sealed=sealed or {},
     )
+
+
+def sealed(key: str, text: str = "") -> Sealed:
+    """A value as if it were encrypted: what a store sees of one."""
+    return Sealed(key, b"n" * 12, f"{key} {text}".encode().ljust(16))
 
 
 ALL = Scope("demo", None)

@@ -38,7 +38,7 @@ class Terminal:
         """Types."""
         os.write(self._master, keys.encode())
 
-    def until(self, words: str, timeout_s: float = 60) -> str:
+    def until(self, words: str, timeout_s: float = 300) -> str:
         """Waits until the words are shown; returns all that is new up to them."""
         end = time.monotonic() + timeout_s
         while words not in self.seen[self._shown :]:
@@ -56,7 +56,7 @@ class Terminal:
                 break
         return words in self.seen[self._shown :]
 
-    def wait(self, timeout_s: float = 30) -> int:
+    def wait(self, timeout_s: float = 300) -> int:
         """The exit code."""
         end = time.monotonic() + timeout_s
         while self.process.poll() is None and time.monotonic() < end:

@@ -6,6 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ragkeep_client.audit import (
+        AuditEntry,
+        AuditFault,
+        AuditHead,
+        AuditProgress,
+        AuditVerdict,
+        ReplicaUnreachable,
+    )
     from ragkeep_client.client import Client
     from ragkeep_client.events import (
         Change,
@@ -24,9 +32,12 @@ if TYPE_CHECKING:
         StoredDocument,
         Usage,
     )
-    from ragkeep_client.filter_expression import FilterSyntaxError, parse_filter, write_filter
+    from ragkeep_client.filter_expression import parse_filter, write_filter
+    from ragkeep_client.filter_syntax import FilterSyntaxError
+    from ragkeep_client.key_calls import Rotation
     from ragkeep_client.models import Embeddings, InstalledModel, LoadedModel, PullProgress, ServiceModels
     from ragkeep_client.schema import Field, Schema
+    from ragkeep_client.tenants import DeletedTenant, Quotas, Tenant, TenantList
     from ragkeep_client.values import (
         AllOf,
         AnyOf,
@@ -38,6 +49,7 @@ if TYPE_CHECKING:
         NoneOf,
         OneOf,
         Range,
+        Sealed,
         Search,
         Turn,
     )
@@ -47,10 +59,16 @@ if TYPE_CHECKING:
 __all__ = [
     "AllOf",
     "AnyOf",
+    "AuditEntry",
+    "AuditFault",
+    "AuditHead",
+    "AuditProgress",
+    "AuditVerdict",
     "Change",
     "Citation",
     "Client",
     "Collection",
+    "DeletedTenant",
     "Delta",
     "Document",
     "Done",
@@ -70,17 +88,23 @@ __all__ = [
     "OneOf",
     "Outcome",
     "PullProgress",
+    "Quotas",
     "RagkeepError",
     "Range",
+    "ReplicaUnreachable",
     "Rewritten",
+    "Rotation",
     "Schema",
     "Scores",
+    "Sealed",
     "Search",
     "ServiceModels",
     "Source",
     "Sources",
     "Status",
     "StoredDocument",
+    "Tenant",
+    "TenantList",
     "Turn",
     "Usage",
     "parse_filter",
@@ -90,10 +114,15 @@ __all__ = [
 _HOMES = (
     {
         "Client": "ragkeep_client.client",
+        "Rotation": "ragkeep_client.key_calls",
         "RagkeepError": "ragkeep_runtime.errors",
         "Identity": "ragkeep_runtime.tls",
     }
+    | dict.fromkeys(
+        ("AuditEntry", "AuditFault", "AuditHead", "AuditProgress", "AuditVerdict", "ReplicaUnreachable"), "ragkeep_client.audit"
+    )
     | dict.fromkeys(("Field", "Schema"), "ragkeep_client.schema")
+    | dict.fromkeys(("DeletedTenant", "Quotas", "Tenant", "TenantList"), "ragkeep_client.tenants")
     | dict.fromkeys(
         (
             "AllOf",
@@ -106,13 +135,15 @@ _HOMES = (
             "NoneOf",
             "OneOf",
             "Range",
+            "Sealed",
             "Search",
             "Turn",
         ),
         "ragkeep_client.values",
     )
     | dict.fromkeys(("Embeddings", "InstalledModel", "LoadedModel", "PullProgress", "ServiceModels"), "ragkeep_client.models")
-    | dict.fromkeys(("FilterSyntaxError", "parse_filter", "write_filter"), "ragkeep_client.filter_expression")
+    | {"FilterSyntaxError": "ragkeep_client.filter_syntax"}
+    | dict.fromkeys(("parse_filter", "write_filter"), "ragkeep_client.filter_expression")
 )
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _STAGES = {"rewriting": "reading the conversation …", "retrieving": "looking …", "generating": "writing …"}
 
+# Of a shorter one a letter less would be found in too many words.
+_SHORTEST_STEM = 4
+
 
 class AnswerView:
     """Shows the events of one answer as they come, and keeps what is asked for afterwards."""
@@ -129,19 +132,18 @@ class AnswerView:
 
 
 def whole_words(text: str, tokens: Sequence[str]) -> list[str]:
-    """The tokens as a reader knows them: pairs of characters that overlap in the text are one word, and a stem is the word
-    that begins with it. Those that do not stand in the text are as they are."""
-    folded = unicodedata.normalize("NFKC", text).lower()
+    """The tokens as they were asked for: pairs of characters that overlap in the text are one word, and a stem is the word
+    that it was made of. Those that do not stand in the text are as they are."""
+    asked = unicodedata.normalize("NFKC", text)
+    # Folding makes more of a letter than one, as of ß: each knows where it came from.
+    folded, origin = "", []
+    for place, letter in enumerate(asked):
+        folded += letter.casefold()
+        origin += [place] * len(letter.casefold())
     spans: set[tuple[int, int]] = set()
     elsewhere: list[str] = []
     for token in tokens:
-        escaped = re.escape(token)
-        if token.isascii():
-            whole = list(re.finditer(rf"(?<![0-9a-z]){escaped}(?![0-9a-z])", folded))
-            found = [one.span() for one in whole or re.finditer(rf"(?<![0-9a-z]){escaped}[a-z]+(?![0-9a-z])", folded)]
-        else:
-            # Overlapping ones too.
-            found = [(one.start(), one.start() + len(token)) for one in re.finditer(f"(?={escaped})", folded)]
+        found = _places(folded, token, tokens)
         spans |= set(found)
         if not found:
             elsewhere.append(token)
@@ -151,4 +153,23 @@ def whole_words(text: str, tokens: Sequence[str]) -> list[str]:
             words[-1] = words[-1][0], max(end, words[-1][1])
         else:
             words.append((begin, end))
-    return list(dict.fromkeys([*(folded[begin:end] for begin, end in words), *elsewhere]))
+    shown = [asked[origin[begin] : origin[end - 1] + 1] for begin, end in words]
+    first = {word.casefold(): word for word in reversed(shown)}
+    return [word for word in dict.fromkeys(shown) if first[word.casefold()] == word] + elsewhere
+
+
+def _places(folded: str, token: str, tokens: Sequence[str]) -> list[tuple[int, int]]:
+    """Where a token, or the word of which it is the stem, stands."""
+    escaped = re.escape(token)
+    if not token.isascii():
+        # Overlapping ones too.
+        return [(one.start(), one.start() + len(token)) for one in re.finditer(f"(?={escaped})", folded)]
+    whole = [one.span() for one in re.finditer(rf"(?<![0-9a-z]){escaped}(?![0-9a-z])", folded)]
+    if whole:
+        return whole
+    # A stem's last letter may be another than the word's: nearbi of nearby, have of having.
+    longer = [one.span() for one in re.finditer(rf"(?<![0-9a-z]){escaped}[a-z]+(?![0-9a-z])", folded)]
+    if longer or len(token) < _SHORTEST_STEM:
+        return longer
+    others = re.finditer(rf"(?<![0-9a-z]){re.escape(token[:-1])}[a-z]+(?![0-9a-z])", folded)
+    return [one.span() for one in others if one.group() not in tokens]

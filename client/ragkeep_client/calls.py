@@ -19,7 +19,10 @@ class Calls:
     """A part of `Client`, which brings the connection."""
 
     _stub: RagServiceAsyncStub
-    _metadata: tuple[tuple[str, str], ...]
+
+    @property
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        raise NotImplementedError
 
     def _errors(self) -> AbstractContextManager[None]:
         """What fails inside becomes a RagkeepError."""

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
 from typing import Self
 
 import grpc
 
 from ragkeep.gateway.v1 import gateway_pb2
+from ragkeep.gateway.v1.audit_pb2_grpc import AuditServiceStub
 from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
+from ragkeep.gateway.v1.tenants_pb2_grpc import TenantServiceStub
 from ragkeep.generator.v1 import generator_pb2
 from ragkeep.types.v1 import types_pb2
+from ragkeep_client.audit_calls import AuditCalls
 from ragkeep_client.batch_calls import MODES, BatchCalls, search_message
 from ragkeep_client.calls import SERVICE_TICKETS, writable
 from ragkeep_client.collection_calls import CollectionCalls
 from ragkeep_client.document_calls import DocumentCalls
 from ragkeep_client.events import Event, Outcome, Source, event_from, source_from
 from ragkeep_client.importer import AnyDocument, Importer
+from ragkeep_client.key_calls import KeyCalls
 from ragkeep_client.model_calls import ModelCalls
+from ragkeep_client.tenant_calls import TenantCalls
 from ragkeep_client.values import Filter, Mode, Search, Turn, filter_message
 from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.edge import has_reason
 from ragkeep_runtime.errors import DeadlineExceeded, FilterTypeWrong, InvalidRequest, NotReady, RagkeepError, from_rpc_error
+from ragkeep_runtime.expiry import invalid_now
 from ragkeep_runtime.tls import Identity
 
 # What the slowest embedder that is still waited for takes in, two chunks a second; and seconds after which every handler ends.
@@ -30,22 +36,32 @@ _SLOWEST_BYTES_S, _LONGEST_S = 2048, 300.0
 
 
 class IdentityUnusable(RagkeepError):
-    """A file of the caller's identity is missing, cannot be read, or does not match the others; nothing was called."""
+    """A file of the caller's identity is missing, unreadable, does not match the others, or has ended; nothing was done."""
 
     reason = "CERTIFICATE_UNUSABLE"
 
 
-class Client(BatchCalls, CollectionCalls, DocumentCalls, ModelCalls):
+class Client(AuditCalls, BatchCalls, CollectionCalls, DocumentCalls, KeyCalls, ModelCalls, TenantCalls):
     """A connection to a gateway, for one tenant. Use it as `async with Client(...) as client:`.
 
     `target` is host:port or dns:///host:port; `tenant` may stay empty where the policy binds the caller to one alone.
+    `token` is the JWT of the person for whom the calls are made, or gives the one to use now, since a token is short-lived; the
+    tenant is then the person's.
     Reads the identity's files when it is made: raises IdentityUnusable where they are missing or do not match.
     """
 
-    def __init__(self, target: str, identity: Identity, *, tenant: str = "", trust_domain: str = "ragkeep.internal") -> None:
+    def __init__(
+        self,
+        target: str,
+        identity: Identity,
+        *,
+        tenant: str = "",
+        token: str | Callable[[], str] = "",
+        trust_domain: str = "ragkeep.internal",
+    ) -> None:
         if not (tenant.isascii() and tenant.isprintable()):
             raise InvalidRequest("A tenant's name travels in a header: it must be printable ASCII.", field="tenant")
-        self._target = target
+        self._target, self._identity = target, identity
         try:
             self._channel = open_channel(target, "gateway", identity, trust_domain)
         except OSError as error:  # ssl.SSLError is one
@@ -55,7 +71,22 @@ class Client(BatchCalls, CollectionCalls, DocumentCalls, ModelCalls):
                 f"The identity's files cannot be used: {why}. Identity(cert, key, ca) names PEM files.", field="identity"
             ) from error
         self._stub = RagServiceStub(self._channel)
-        self._metadata: tuple[tuple[str, str], ...] = (("ragkeep-tenant", tenant),) if tenant else ()
+        self._audit_stub = AuditServiceStub(self._channel)
+        self._tenants = TenantServiceStub(self._channel)
+        self._tenant = tenant
+        self._token = token
+
+    @property
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """Of a call that begins now."""
+        found = (("ragkeep-tenant", self._tenant),) if self._tenant else ()
+        token = self._token if isinstance(self._token, str) else self._token()
+        if not token:
+            return found
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            # Not a word of it: it is a secret.
+            raise InvalidRequest("The token is not a JWT: it has blanks or characters outside ASCII.", field="token")
+        return (*found, ("authorization", f"Bearer {token}"))
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,13 +105,17 @@ class Client(BatchCalls, CollectionCalls, DocumentCalls, ModelCalls):
         except grpc.aio.AioRpcError as error:
             found = from_rpc_error(error)
             if not has_reason(error) and type(found) is NotReady:
+                # The gateway ends the connection of one whose certificate has ended, and cannot tell it why.
+                if fault := invalid_now(self._identity.cert):
+                    raise IdentityUnusable(f"The certificate {self._identity.cert} {fault}.", field="identity") from error
                 cause = "TLS" if "handshake" in found.message.lower() else "connection"
                 found = NotReady(f"The gateway cannot be reached at {self._target} ({cause}).", metadata={"unreachable": cause})
             elif type(found) is FilterTypeWrong and found.metadata.items() >= {("wanted", "keyword"), ("given", "text")}:
                 hint = 'In Python a keyword is Keyword("x"); a plain str is text.'
                 found = FilterTypeWrong(f"{found.message} {hint}", field=found.field, metadata=found.metadata)
             elif not has_reason(error) and type(found) is DeadlineExceeded:
-                found = DeadlineExceeded(f"The gateway at {self._target} did not answer in time.")
+                slow = "it, or a service or engine that it waits for, is slow"
+                found = DeadlineExceeded(f"The gateway at {self._target} did not answer in time: {slow}.")
             raise found from error
 
     async def ask(

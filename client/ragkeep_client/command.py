@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ragkeep_client.commands.ask import ask
+from ragkeep_client.commands.audit import audit_app
 from ragkeep_client.commands.certs import certs
 from ragkeep_client.commands.chat import chat
 from ragkeep_client.commands.collections import collections
@@ -16,10 +17,14 @@ from ragkeep_client.commands.documents import documents
 from ragkeep_client.commands.down import down
 from ragkeep_client.commands.export import export
 from ragkeep_client.commands.import_ import import_
+from ragkeep_client.commands.keys import keys
 from ragkeep_client.commands.logs import logs
 from ragkeep_client.commands.models import models_app
+from ragkeep_client.commands.policy import policy
 from ragkeep_client.commands.search import search
 from ragkeep_client.commands.status import status
+from ragkeep_client.commands.tenants import tenants
+from ragkeep_client.commands.token import token
 from ragkeep_client.commands.up import up
 from ragkeep_client.output import mute_stdout
 
@@ -33,10 +38,15 @@ app.add_typer(collections, name="collections")
 app.add_typer(documents, name="documents")
 app.command()(export)
 app.add_typer(models_app, name="models")
+app.add_typer(tenants, name="tenants")
 app.command()(down)
 app.command()(status)
 app.command()(logs)
+app.add_typer(audit_app, name="audit")
 app.add_typer(certs, name="certs")
+app.add_typer(policy, name="policy")
+app.add_typer(keys, name="keys")
+app.command()(token)
 app.add_typer(config, name="config")
 
 

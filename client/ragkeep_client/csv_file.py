@@ -17,13 +17,18 @@ from ragkeep_client.source import OpenFile
 MAX_RECORD_BYTES = 2 * 1024 * 1024
 _TOO_LARGE = f"The row is larger than {MAX_RECORD_BYTES} bytes."
 _DELIMITERS = {"csv": b",", "tsv": b"\t"}
+# What a spreadsheet puts there where the comma is for decimals, and some programs do.
+_OTHERS = (b";", b"\t")
 _QUOTED = re.compile(rb'"[^"]*"')
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class CsvFile:
     """An open file with a header. `rows` may be walked once; `bytes_read` tells how far that is."""
 
-    def __init__(self, file: OpenFile, lines: Lines, name: str, format_: str, encoding: str, codec: str) -> None:
+    def __init__(
+        self, file: OpenFile, lines: Lines, name: str, format_: str, encoding: str, codec: str, delimiter: bytes
+    ) -> None:
         self.format = format_
         self.encoding = encoding
         self.size = file.size
@@ -33,7 +38,7 @@ class CsvFile:
         self._lines = lines
         self._name = name
         self._codec = codec
-        self._delimiter = _DELIMITERS[format_]
+        self._delimiter = delimiter
         self._head = b""
         self._first_cell = re.compile(rb'\A(?:"[^"]*(?:""[^"]*)*"|[^"%b]*)%b' % (self._delimiter, self._delimiter))
 
@@ -55,9 +60,14 @@ class CsvFile:
             lines.peek(skip)
         lines.any_end = cr_only
         lines.skip(skip)
-        opened = cls(file, lines, name, format_, encoding, codec)
+        opened = cls(file, lines, name, format_, encoding, codec, _delimiter_of(start, format_))
         opened._read_header(needed, mapping, wanted)
         return opened
+
+    @property
+    def delimiter(self) -> str:
+        """Between columns."""
+        return self._delimiter.decode()
 
     def _read_header(self, needed: tuple[str, ...], mapping: Mapping, wanted: str) -> None:
         header = self._record()
@@ -131,7 +141,7 @@ class CsvFile:
         if self._codec == "gb18030" and not content.isascii() and not is_chinese(content):
             problem = f"The row's bytes are not text in the file's encoding, {self.encoding}."
             return BadRow(record.line, problem, raw=record.raw)
-        return Row(record.line, cells, record.raw, text=True)
+        return Row(record.line, cells, record.raw, reason=cells.get(REASON_COLUMN, ""), text=True)
 
     def _record(self) -> _Cells | BadRow | None:
         """The next record; None at the end. Where quotes do not close, the next begins on the line after this one's first."""
@@ -265,6 +275,14 @@ def _ended(raw: bytes) -> bytes:
     return raw if raw.endswith((b"\r", b"\n")) else raw + b"\n"
 
 
+def _delimiter_of(start: bytes, format_: str) -> bytes:
+    """What is between the columns of a file that begins so. A header without a comma has something else there."""
+    header = _LINE_END.split(_QUOTED.sub(b"", start), maxsplit=1)[0]
+    usual = _DELIMITERS[format_]
+    found = next((other for other in _OTHERS if other in header), usual)
+    return found if format_ == "csv" and usual not in header else usual
+
+
 def _refuse_binary(name: str, format_: str, start: bytes, wanted: str) -> bool:
     """Whether lines end at CR alone. Raises UnreadableFile for what is no text."""
     text = format_.upper()
@@ -276,7 +294,7 @@ def _refuse_binary(name: str, format_: str, start: bytes, wanted: str) -> bool:
         )
     if start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UnreadableFile("COLUMNS_MISSING", f"{name} is a workbook or an archive. Save it as {text} in UTF-8. {wanted}.")
-    line_end = re.search(rb"\r\n|\n|\r", _QUOTED.sub(lambda quoted: b" " * len(quoted[0]), start))
+    line_end = _LINE_END.search(_QUOTED.sub(lambda quoted: b" " * len(quoted[0]), start))
     if b"\0" in start[: line_end.start() if line_end else None]:
         raise UnreadableFile("COLUMNS_MISSING", f"{name} is a binary file, not {text}. {wanted}; found is none.")
     if line_end is None and len(start) == BLOCK:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _checked(arguments: list[str] | None) -> list[str]:
-    from ragkeep_client.filter_expression import FilterSyntaxError, parse
+    from ragkeep_client.filter_syntax import FilterSyntaxError, parse
 
     for argument in arguments or []:
         try:
@@ -38,7 +38,8 @@ FilterOption = Annotated[
 def make_filter(arguments: Sequence[str], types: Mapping[str, str]) -> Filter | None:
     """The filter; None for no argument. `types` are the fields' types by name. A field that is not there is left for the
     gateway to refuse. Raises FilterSyntaxError or FilterTypeWrong."""
-    from ragkeep_client.filter_expression import filter_of, parse
+    from ragkeep_client.filter_expression import filter_of
+    from ragkeep_client.filter_syntax import parse
     from ragkeep_client.values import AllOf
 
     filters = tuple(filter_of(parse(argument), types) for argument in arguments)

@@ -6,7 +6,8 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,9 @@ DataOption = Annotated[
 DEFAULT = Path("~/.local/share/ragkeep")
 TENANT = "demo"
 # What the command may do; and what it might when it could not yet make collections.
-_ROLES, _FIRST_ROLES = ("reader", "editor", "admin"), ("reader", "editor")
+_GRANT = {"tenants": ["*"], "roles": ["reader", "editor", "admin", "auditor", "unsealer"], "groups": ["*"]}
+# What earlier versions gave.
+_EARLIER_ROLES = (["reader", "editor"], ["reader", "editor", "admin"])
 # Of what lies in a data folder; another one is refused.
 FORMAT = 1
 TenantOption = Annotated[str, typer.Option("--tenant", envvar="RAGKEEP_TENANT", help="Whose documents.")]
@@ -52,6 +55,7 @@ class State:
     up_started: str
     detached: bool
     services: dict[str, Running] = field(default_factory=dict)
+    https: str = ""  # where people come to; empty: nowhere
 
 
 class DataFolder:
@@ -60,7 +64,12 @@ class DataFolder:
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
         self.certificates = self.path / "certificates"
+        self.callers = self.path / "callers"  # what was issued to other processes
         self.policy = self.path / "policy.json"
+        self.keyring = self.path / "keyring.json"
+        self.token_secret = self.path / "token-secret"
+        self.audit = self.path / "audit"
+        self.audit_key = self.path / "audit-key"
         self.store = self.path / "store"
         self.logs = self.path / "logs"
         self.up_log = self.logs / "up.log"
@@ -139,6 +148,7 @@ class DataFolder:
                     found["up_started"],
                     found["detached"],
                     {name: Running(**one) for name, one in found["services"].items()},
+                    found.get("https", ""),
                 )
             )
         except (KeyError, TypeError, AttributeError):
@@ -162,7 +172,7 @@ class DataFolder:
         write_private(self._engines, json.dumps(engines, indent=1, ensure_ascii=False).encode())
 
     def ports(self) -> dict[str, int]:
-        """What --ports and --health-ports last said, as "ports" and "health_ports"; without what they never said."""
+        """What --ports, --health-ports and --http-port last said, as "ports" and so on; without what they never said."""
         found = _read(self._ports)
         return {name: one for name, one in found.items() if isinstance(one, int)} if isinstance(found, dict) else {}
 
@@ -178,15 +188,49 @@ class DataFolder:
         """
         found = _read(self.policy)
         if found is None:
-            grant = {"tenants": ["*"], "roles": list(_ROLES)}
-            write_private(self.policy, json.dumps({"callers": {caller: grant}}, indent=1).encode())
+            write_private(self.policy, json.dumps({"callers": {caller: _GRANT}}, indent=1).encode())
             return False
         callers = found.get("callers") if isinstance(found, dict) else None
-        if not isinstance(callers, dict) or callers.get(caller) != {"tenants": ["*"], "roles": list(_FIRST_ROLES)}:
+        earlier = [{"tenants": ["*"], "roles": roles} for roles in _EARLIER_ROLES]
+        if not isinstance(callers, dict) or callers.get(caller) not in earlier:
             return False
-        callers[caller]["roles"] = list(_ROLES)
+        callers[caller] = _GRANT
         write_private(self.policy, json.dumps(found, indent=1, ensure_ascii=False).encode())
         return True
+
+    def grant(self, caller: str, tenants: Sequence[str], roles: Sequence[str]) -> bool:
+        """Writes a caller's tenants and roles into the policy, and leaves the rest of its entry; says whether it was otherwise.
+
+        Raises CommandError where the policy is not one, or denies the caller.
+        """
+        from ragkeep_runtime.policy import Policy
+
+        try:
+            policy = Policy.parse(self.policy.read_bytes())
+        except OSError as error:
+            raise CommandError("DATA_FOLDER_UNUSABLE", f"{self.policy} cannot be read: {error.strerror}.") from None
+        except ValueError as error:
+            raise CommandError("POLICY_WRONG", f"{self.policy} is wrong, and left as it is: {error}.") from None
+        if caller in policy.denied:
+            raise CommandError("CALLER_DENIED", f"{self.policy} denies {caller}. Take it out of `denied` there first.")
+        found = _read(self.policy)
+        entry = found["callers"].get(caller, {})
+        changed = {**entry, "tenants": list(tenants), "roles": list(roles)}
+        if changed == entry:
+            return False
+        found["callers"][caller] = changed
+        write_private(self.policy, json.dumps(found, indent=1, ensure_ascii=False).encode())
+        return True
+
+    def ensure_audit_key(self) -> None:
+        """Makes the secret that the audit log is authenticated with, where there is none. Raises OSError."""
+        if not self.audit_key.exists():
+            write_private(self.audit_key, secrets.token_urlsafe(48).encode())
+
+    def ensure_token_secret(self) -> None:
+        """Makes what `ragkeep token` signs with, where it is not there."""
+        if not self.token_secret.exists():
+            write_private(self.token_secret, secrets.token_urlsafe(48).encode())
 
     def gateway(self) -> str:
         """Where the gateway is. Raises CommandError where nothing was started here."""

@@ -39,6 +39,17 @@ def grpcurl_line(folder: DataFolder, gateway: str) -> str:
     return "grpcurl " + " \\\n    ".join(shlex.join(part) for part in parts)
 
 
+def curl_line(folder: DataFolder, https: str) -> str:
+    """Asks over HTTPS as a person: a token of an hour, and the folder's own authority."""
+    parts = [
+        ["-sN", "--cacert", str(Certificates(folder.certificates).ca)],
+        ["-H", "content-type: application/json"],
+        ["-d", json.dumps({"question": QUESTION}, ensure_ascii=False), f"{https}/chat/stream"],
+    ]
+    token = f'-H "authorization: Bearer $(ragkeep token me{data_option(folder)} 2>/dev/null)"'
+    return "curl " + " \\\n    ".join([token, *(shlex.join(part) for part in parts)])
+
+
 def protos() -> Path:
     """The folder that the contract's files are below; they are installed beside their stubs."""
     found = find_spec("ragkeep.gateway.v1")

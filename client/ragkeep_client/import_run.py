@@ -13,7 +13,7 @@ from ragkeep_client.documents import Duplicate, Found, Rejected
 from ragkeep_client.intake import Begun, Ended, Intake, Item
 from ragkeep_client.output import CommandError, Output, plain
 from ragkeep_client.rejected import RejectedFile
-from ragkeep_client.rows import RowFile, UnreadableFile
+from ragkeep_client.rows import RowFile, UnreadableFile, reason_of
 from ragkeep_client.source import Source
 from ragkeep_runtime.errors import RagkeepError
 
@@ -47,7 +47,7 @@ class _File:
         """For a JSON line."""
         facts: dict[str, Any] = {"file": self.source.name, "format": self.source.format}
         if self.row_file is not None:
-            facts |= {"encoding": self.row_file.encoding}
+            facts |= {"encoding": self.row_file.encoding, "delimiter": self.row_file.delimiter}
         facts |= {"rows": self.counts["rows"], **{name: self.counts[name] for name in COUNTED}}
         if self.problem is not None:
             facts["error"] = {"reason": self.problem.reason, "message": self.problem.message}
@@ -62,6 +62,7 @@ class _Way:
     line: int
     bytes_read: int
     raw: bytes | None
+    limited: bool  # for its groups alone
 
 
 class ImportRun:
@@ -73,6 +74,7 @@ class ImportRun:
         self.counts: Counter[str] = Counter()  # over all files
         self.problems: list[UnreadableFile] = []
         self.ignored: dict[str, None] = {}  # columns
+        self.with_groups = 0  # documents that only some may see
         self.encodings: dict[str, None] = {}
         self.files = len(sources)
         self._output = output
@@ -120,7 +122,8 @@ class ImportRun:
                     self._end(file, event.problem)
                 elif isinstance(found := self._take(file, event), Found):
                     raw = found.raw if self._rejected else None
-                    self._on_the_way[position] = _Way(file, found.line, self._read[0], raw)
+                    way = _Way(file, found.line, self._read[0], raw, limited=bool(found.document.groups))
+                    self._on_the_way[position] = way
                     file.on_the_way += 1
                     position += 1
                     yield found.document
@@ -146,6 +149,7 @@ class ImportRun:
             self._reject(way.file, row)
         else:
             self._count(way.file, outcome.kind)
+            self.with_groups += way.limited
         way.file.on_the_way -= 1
         if way.file.ended and not way.file.on_the_way:
             self._say(way.file)
@@ -170,13 +174,16 @@ class ImportRun:
             name = f" ({plain(row.document_id)[:64]})" if row.document_id else ""
             self._output.note(f"{where}{name}: {plain(row.message)} {row.reason}", style="yellow")
         if self._rejected is not None and file.row_file is not None:
-            self._rejected.write(file.row_file, row.raw, " ".join(plain(f"{row.reason}: {row.message}").split()))
+            options = self._intake.options if row.options is None else row.options
+            self._rejected.write(file.row_file, row.raw, reason_of(row.reason, row.message, options))
 
     def _say(self, file: _File) -> None:
         """What became of a file, once all of it is known; what is forgotten with it needs no memory."""
         self._files.pop(file.number, None)
         if file.row_file is not None:
-            self.encodings[file.row_file.encoding] = None
+            unusual = file.row_file.format == "csv" and file.row_file.delimiter != ","
+            between = {";": " with semicolons", "\t": " with tabs"}[file.row_file.delimiter] if unusual else ""
+            self.encodings[file.row_file.encoding + between] = None
             for name in file.row_file.ignored:
                 if len(self.ignored) < _MOST_IGNORED:
                     self.ignored[name] = None

@@ -38,6 +38,7 @@ class Installation:
         background: Callable[[Path], None] | None,
         *,
         lock: int,
+        https: str = "",  # where people come to
         ready_s: float = READY_S,
     ) -> None:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -46,7 +47,7 @@ class Installation:
         self._background = background
         self._silent = False
         self._state_is_old = False  # as while the disk is full
-        self._lock = lock
+        self._lock, self._https = lock, https
         self._signals = 0
         self._launches: dict[str, Launch] = {}
         self._running: dict[str, Running] = {}
@@ -100,7 +101,8 @@ class Installation:
     def _write_state(self) -> None:
         running = {service: one for service, one in self._running.items() if one.pid}
         self._state_is_old = True
-        self._folder.write_state(State(os.getpid(), started(os.getpid()), self._background is not None, running))
+        detached = self._background is not None
+        self._folder.write_state(State(os.getpid(), started(os.getpid()), detached, running, self._https))
         self._state_is_old = False
 
     def _wait_until_ready(self, addresses: Addresses) -> None:

@@ -57,6 +57,11 @@ class Intake:
         self._mapping = mapping
         self._stop = threading.Event()
 
+    @property
+    def options(self) -> str:
+        """Of the import."""
+        return self._columns.options
+
     async def events(self) -> AsyncGenerator[Event]:
         """Begun, Item …, Ended for each source. Raises CommandError where there is no room for temporary files."""
         ahead = _Ahead(self._read())
@@ -109,7 +114,7 @@ class Intake:
     def _begin(self, file: OpenFile, source: Source) -> RowFile:
         if source.format == "jsonl":
             return JsonlFile.begin(file, source.name, self._mapping)
-        return CsvFile.begin(file, source.name, source.format, self._columns.needed, self._mapping, self._columns.collection)
+        return CsvFile.begin(file, source.name, source.format, self._columns.in_header, self._mapping, self._columns.collection)
 
 
 class _Ahead:

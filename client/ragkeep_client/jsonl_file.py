@@ -26,6 +26,7 @@ class JsonlFile:
 
     format = "jsonl"
     encoding = "UTF-8"
+    delimiter = ""
 
     def __init__(self, lines: Lines, size: int, mapping: Mapping) -> None:
         self.size = size
@@ -87,11 +88,11 @@ class JsonlFile:
 
     def _row(self, number: int, raw: bytes) -> Row | BadRow:
         try:
-            found = json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+            found = json.loads(raw.decode("utf-8").rstrip("\r\n"), object_pairs_hook=_object, parse_constant=_refuse_constant)
         except UnicodeDecodeError as error:
             return BadRow(number, f"Byte {error.start + 1} of the line is not UTF-8.", raw=raw)
         except json.JSONDecodeError as error:
-            return BadRow(number, f"The line is not JSON: {error.msg} (column {error.colno}).", raw=raw)
+            return BadRow(number, f"The line is not JSON: {error.msg} (column {error.pos + 1}).", raw=raw)
         except ValueError as error:
             # Of the hooks above, or of Python for a number with thousands of digits.
             message = str(error) if isinstance(error, _NotTaken) else "The line holds a number that is too long."
@@ -100,17 +101,18 @@ class JsonlFile:
             return BadRow(number, "The line is nested too deeply.", raw=raw)
         if not isinstance(found, dict):
             return BadRow(number, 'The line is not an object, {"column": value, …}.', raw=raw)
-        found.pop(REASON_COLUMN, None)
+        reason = str(found.pop(REASON_COLUMN, ""))
         fields = found.get("fields")
         whole = isinstance(fields, dict)
         cells, twice = self._renamed(fields if isinstance(fields, dict) else found, fold=not whole)
         if twice:
             return BadRow(number, f"The line has the key {twice} twice.", raw=raw)
         if whole:
-            return Row(number, cells, raw, found.get("id"), found.get("groups"), whole=True)
+            groups = found.get("groups", found.get("acl"))
+            return Row(number, cells, raw, found.get("id"), groups, whole=True, reason=reason)
         groups = found.get("groups") if "groups" not in self._mapping.columns else None
         # A list of groups says who may see the document: it is never passed over.
-        return Row(number, cells, raw, groups=groups if isinstance(groups, list) else None)
+        return Row(number, cells, raw, groups=groups if isinstance(groups, list) else None, reason=reason)
 
     def _renamed(self, cells: dict[str, Any], *, fold: bool) -> tuple[dict[str, Any], str]:
         """(cells under their new names, a key that is there twice)."""

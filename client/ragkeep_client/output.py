@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable: one JSON object a line on stdout.")]
-# C0 and C1 controls but tab and newline: a document must not move the cursor or retitle the terminal.
-_CONTROLS = {number: None for number in (*range(0x20), *range(0x7F, 0xA0)) if chr(number) not in "\t\n"}
+# C0 and C1 controls but tab and newline, bidi overrides and isolates, tag characters: a document must not move the cursor,
+# retitle the terminal, or show a line in another order than it has.
+_CONTROLS = {
+    number: None
+    for number in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xE0000, 0xE0080))
+    if chr(number) not in "\t\n"
+}
+# JSON escapes the others itself; these would reach a terminal that shows the lines.
+_ESCAPED = {number: f"\\u{number:04x}" for number in (*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 class CommandError(Exception):
@@ -73,7 +80,7 @@ class Output:
     def line(self, kind: str, value: object) -> None:
         """One JSON line {kind: value}; nothing without --json."""
         if self.as_json:
-            print(json.dumps({kind: value}, ensure_ascii=False), flush=True)
+            print(json.dumps({kind: value}, ensure_ascii=False).translate(_ESCAPED), flush=True)
 
     def say(self, *parts: RenderableType, style: str | None = None) -> None:
         """A line for people."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
     from ragkeep_client.events import Evidence, Source, StoredDocument, Usage
     from ragkeep_client.values import FieldValue
+
+# Up to here a number has each whole one.
+_WHOLE = 2**53
 
 
 def source_facts(source: Source) -> dict[str, Any]:
@@ -30,9 +34,23 @@ def source_facts(source: Source) -> dict[str, Any]:
     }
 
 
-def fact(value: FieldValue) -> str | float | bool:
-    """As JSON holds it: a moment as ISO 8601."""
+def fact(value: FieldValue) -> Any:
+    """As JSON holds it: a moment as ISO 8601, what is not shown as {"sealed": true}."""
+    from ragkeep_client.values import Sealed
+
+    if isinstance(value, Sealed):
+        return {"sealed": True} | {name: said for name, said in asdict(value).items() if said}
     return value.isoformat() if isinstance(value, datetime) else value
+
+
+def shown(value: FieldValue) -> str:
+    """For people, and as a cell of an import: «sealed» where it is, true and false, a whole number without decimals."""
+    found = fact(value)
+    if isinstance(found, bool):
+        return str(found).lower()
+    if isinstance(found, float) and found.is_integer() and abs(found) < _WHOLE:
+        return str(int(found))
+    return plain(str(value if isinstance(found, dict) else found))
 
 
 def source_line(source: Source) -> Text:
@@ -46,7 +64,7 @@ def source_line(source: Source) -> Text:
         (f"[{source.number}] ", "bold cyan"),
         (f"{plain(source.document_id)} ", "bold"),
         plain(source.title).replace("\n", " "),
-        (f" ({plain(str(category))})" if category else "", "magenta"),
+        (f" ({shown(category)})" if category else "", "magenta"),
         (f"  {known}", "dim"),
     )
 
@@ -107,12 +125,12 @@ def document_line(document: StoredDocument, title_field: str) -> Text:
     return Text.assemble((f"{plain(document.id)} ", "bold"), title, (f"  {passages}{groups}", "dim"))
 
 
-def document_text(document: StoredDocument) -> Text:
-    """The line, then each field."""
+def document_text(document: StoredDocument, order: Sequence[str]) -> Text:
+    """The line, then each field, in the order of the collection's own."""
     from rich.text import Text
 
     parts: list[Any] = [document_line(document, "")]
-    for name in sorted(document.fields):
-        value = plain(str(fact(document.fields[name])))
+    for name in sorted(document.fields, key=lambda one: (order.index(one) if one in order else len(order), one)):
+        value = shown(document.fields[name])
         parts += [(f"\n  {name}: ", "cyan"), value.replace("\n", "\n    ")]
     return Text.assemble(*parts)

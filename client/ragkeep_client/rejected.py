@@ -23,6 +23,7 @@ class RejectedFile:
 
     def __init__(self, path: Path, sources: Sequence[Source]) -> None:
         self.written: dict[Path, int] = {}  # rows by file
+        self.formats: dict[Path, str] = {}  # of these files
         self.left_out = 0  # rows that are too large to be kept
         self._path = path
         self._sources = {source.identity for source in sources}
@@ -46,6 +47,7 @@ class RejectedFile:
         except OSError as error:
             raise _unusable(self._path, error) from None
         self.written[path] = self.written.get(path, 0) + 1
+        self.formats[path] = file.format
 
     def close(self) -> None:
         """Closes the files, and removes the first where nothing was rejected."""

@@ -20,7 +20,7 @@ class Field:
     filterable: bool = False
     required: bool = False
     searchable: bool = False  # its value is part of the text that is indexed
-    sealed: bool = False  # refused until sealing exists
+    sealed: bool = False  # its value is encrypted, and shown to unsealers alone
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ PREFIX = "RAGKEEP_"
 OWN = frozenset(
     "listen health_listen tls_cert tls_key tls_ca trust_domain policy_file data embedder retriever generator drain_s".split()
 )
+# What `up` sets too is the default of a folder: the file and the environment may say otherwise.
 # What the choice of engines decides, with the environment's names for it, those of the engines too. RAGKEEP_ENGINE and
 # RAGKEEP_MODEL would mean two processes at once.
 CHOSEN: dict[str, tuple[str, ...]] = {
@@ -33,7 +34,8 @@ CHOSEN: dict[str, tuple[str, ...]] = {
     "weaviate_grpc_port": ("RAGKEEP_WEAVIATE_GRPC_PORT", "WEAVIATE_GRPC_PORT"),
 }
 _KEPT = {"engine": "engine", "model": "model", "ollama_url": "url", "weaviate_url": "url", "weaviate_grpc_port": "grpc_port"}
-PORTS, HEALTH_PORTS = 50061, 9161
+PORTS, HEALTH_PORTS, HTTP_PORT = 50061, 9161, 8443
+_UP = ("ports", "health_ports", "http_port")
 _CREDENTIALS = re.compile(r"(://)[^/@\s]+@")
 
 
@@ -46,6 +48,7 @@ class Source(StrEnum):
     CHOSEN = "chosen at first start"
     KEPT = "kept from an earlier up"
     UP = "ragkeep up"
+    UNUSED = "for another engine"  # than the one that the folder was begun with, which does not read it
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +75,19 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class FirstPorts:
-    """The first of four ports each, and where they come from."""
+    """The first of four ports each, that of HTTPS, and where they come from."""
 
     ports: int
     health_ports: int
     ports_from: Source
     health_ports_from: Source
+    http_port: int = 0  # 0: no HTTPS
+    http_port_from: Source = Source.DEFAULT  # nobody said one: another may be taken
 
     def source(self, name: str) -> Source:
         """Of a setting that `up` itself makes, some of them of the ports."""
+        if name == "http_listen" and self.http_port_from is not Source.DEFAULT:
+            return self.http_port_from
         if name in SERVICES or name == "listen":
             return self.ports_from
         return self.health_ports_from if name == "health_listen" else Source.UP
@@ -128,11 +135,11 @@ class SettingsFile:
     def first_ports(self, kept: Mapping[str, int], asked: Mapping[str, int | None] | None = None) -> FirstPorts:
         """What was asked for, else what the file says, else what the folder kept, else the usual ones."""
         found = []
-        for name, usual in (("ports", PORTS), ("health_ports", HEALTH_PORTS)):
+        for name, usual in zip(_UP, ((PORTS, Source.UP), (HEALTH_PORTS, Source.UP), (HTTP_PORT, Source.DEFAULT)), strict=True):
             said = ((asked or {}).get(name), Source.UP), (self.up.get(name), Source.FILE), (kept.get(name), Source.KEPT)
-            found.append(next(((one, source) for one, source in said if one), (usual, Source.UP)))
-        (ports, ports_from), (health_ports, health_ports_from) = found
-        return FirstPorts(ports, health_ports, ports_from, health_ports_from)
+            found.append(next(((one, source) for one, source in said if one is not None), usual))
+        (ports, ports_from), (health_ports, health_ports_from), (http_port, http_port_from) = found
+        return FirstPorts(ports, health_ports, ports_from, health_ports_from, http_port, http_port_from)
 
     def of(self, service: str) -> dict[str, str]:
         """What it says for a service."""
@@ -142,8 +149,13 @@ class SettingsFile:
 def _ports(section: Mapping[str, Any], problems: list[str]) -> dict[str, int]:
     found = {}
     for key, value in section.items():
-        if key not in ("ports", "health_ports"):
-            problems.append(f"{FILE} [up] {key}: there is no such setting{_meant(key, ('ports', 'health_ports'))}")
+        if key not in _UP:
+            problems.append(f"{FILE} [up] {key}: there is no such setting{_meant(key, _UP)}")
+        elif key == "http_port":
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
+                problems.append(f"{FILE} [up] {key}: a port from 1 to 65535 is needed, or 0 for no HTTPS.")
+            else:
+                found[key] = value
         elif not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65532:
             problems.append(f"{FILE} [up] {key}: a port from 1 to 65532 is needed, the first of four.")
         else:
@@ -229,7 +241,18 @@ def _resolve(
         of_engine = name == "engine" or name.startswith(engine) or (name == "model" and "model" in kept)
         if name == "engine" or (of_engine and _KEPT[name] in kept):
             value, source = kept.get(_KEPT[name], "auto"), Source.CHOSEN
+        elif "engine" in kept and not (name.startswith(engine) or (name == "model" and engine == "ollama")):
+            # Its default, a model of Ollama beside e5, would be taken for what is served.
+            value, source = "", Source.UNUSED
+    elif name in own and not (name.startswith("jwt_") and _takes_tokens_of_the_site(file, environment)):
+        value, source = own[name], Source.UP
     return Setting(service, name, value, source, description, said_by if source is Source.ENVIRONMENT else "")
+
+
+def _takes_tokens_of_the_site(file: SettingsFile, environment: Mapping[str, str]) -> bool:
+    """Whose keys and whose names belong together: `up` sets all of it, or none."""
+    said = file.of("gateway")
+    return any(name in said or PREFIX + name.upper() in environment for name in ("jwt_secret", "jwt_jwks"))
 
 
 def problems(settings: Iterable[Setting]) -> list[str]:
@@ -243,7 +266,7 @@ def problems(settings: Iterable[Setting]) -> list[str]:
         values = {
             one.name: one.value
             for one in its
-            if one.source is not Source.DEFAULT and not (one.name == "engine" and one.value == "auto")
+            if one.source not in (Source.DEFAULT, Source.UNUSED) and not (one.name == "engine" and one.value == "auto")
         }
         for name, problem in problems_of(settings_class(service), values):
             one = by_name[name]

@@ -17,7 +17,18 @@ class Keyword(str):
     __slots__ = ()
 
 
-FieldValue = str | Keyword | float | bool | datetime
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A value that is there and not shown. Imported again it keeps what is stored."""
+
+    unreadable: str = ""  # for an unsealer: SEALING_KEY_MISSING or SEALED_VALUE_DAMAGED; else empty
+    key_id: str = ""  # the key that is missing
+
+    def __str__(self) -> str:
+        return f"«sealed{f': {self.unreadable} {self.key_id}'.rstrip() if self.unreadable else ''}»"
+
+
+FieldValue = str | Keyword | float | bool | datetime | Sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,8 @@ class Search:
 
 def value_message(value: FieldValue) -> types_pb2.Value:
     """The contract's value. A timestamp without a zone is taken as UTC."""
+    if isinstance(value, Sealed):
+        return types_pb2.Value(sealed=types_pb2.SealedValue())
     # bool before float: a bool is an int.
     if isinstance(value, bool):
         return types_pb2.Value(boolean=value)
@@ -119,8 +132,10 @@ def value_message(value: FieldValue) -> types_pb2.Value:
 
 
 def plain_value(message: types_pb2.Value) -> FieldValue:
-    """The value as Python knows it. What is sealed or of a kind that is not known is an empty text."""
+    """The value as Python knows it. One of a kind that is not known is an empty text."""
     kind = message.WhichOneof("kind")
+    if kind == "sealed":
+        return Sealed(message.sealed.unreadable, message.sealed.key_id)
     if kind == "keyword":
         return Keyword(message.keyword)
     if kind == "number":

@@ -9,6 +9,7 @@ from ragkeep.retriever.v1 import retriever_pb2
 from ragkeep.types.v1.types_pb2 import Collection, Scope
 from ragkeep_gateway.embedding import Embedding
 from ragkeep_gateway.presets import PRESETS
+from ragkeep_gateway.scope import scope
 from ragkeep_runtime.channel import errors_of
 from ragkeep_runtime.errors import CollectionUnknown
 
@@ -88,16 +89,23 @@ class Catalogue:
         """The next `get` asks the retriever."""
         self._kept.pop(name, None)
 
-    async def summary(self, tenant: str, name: str) -> retriever_pb2.CollectionSummary:
-        """One collection with the number of the tenant's documents. Raises CollectionUnknown."""
-        for found in await self.all(tenant):
+    async def summary(self, name: str) -> retriever_pb2.CollectionSummary:
+        """One collection with the number of documents that the caller sees. Raises CollectionUnknown."""
+        for found in await self.all():
             if found.collection.name == name:
                 return found
         raise CollectionUnknown(f"There is no collection {name[:64]!r}. `ragkeep collections` lists those that are.")
 
-    async def all(self, tenant: str) -> list[retriever_pb2.CollectionSummary]:
-        """All collections with the number of the tenant's documents."""
-        request = retriever_pb2.ListCollectionsRequest(scope=Scope(tenant=tenant, every_document=True))
+    async def all(self) -> list[retriever_pb2.CollectionSummary]:
+        """All collections with the number of documents that the caller sees."""
+        return await self._summaries(scope())
+
+    async def count(self, tenant: str) -> int:
+        """The tenant's documents in all collections, whoever sees them."""
+        return sum(found.documents for found in await self._summaries(Scope(tenant=tenant, every_document=True)))
+
+    async def _summaries(self, seen: Scope) -> list[retriever_pb2.CollectionSummary]:
+        request = retriever_pb2.ListCollectionsRequest(scope=seen)
         with errors_of("retriever"):
             response = await self._retriever.ListCollections(request)
         return list(response.collections)

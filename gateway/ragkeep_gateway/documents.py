@@ -7,12 +7,16 @@ import json
 import math
 import string
 from dataclasses import dataclass
-from typing import Any
 
 from ragkeep.types.v1.types_pb2 import Collection, Document, FieldType, Value
+from ragkeep_gateway.sealing.sealer import Place, TenantSealer
+from ragkeep_gateway.values import plain
 from ragkeep_runtime.errors import DocumentRejected
 
 MAX_DOCUMENT_BYTES = 1024 * 1024
+# The first half of a sealed document's version. Without one, the same values make the same version.
+MARK_BYTES = 16
+NO_MARK = bytes(MARK_BYTES)
 # 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z.
 _EARLIEST_S, _LATEST_S = -62_135_596_800, 253_402_300_799
 _KINDS = {
@@ -30,12 +34,18 @@ class Prepared:
 
     position: int  # in the request
     document: Document
-    version: bytes  # SHA-256 of all that its passages are made from
+    version: bytes  # a digest of all that its passages are made from
     content: str  # what is indexed
 
 
-def prepare(position: int, document: Document, collection: Collection) -> Prepared:
-    """The document, checked and rendered. Raises DocumentRejected with the reason."""
+def prepare(
+    position: int, document: Document, collection: Collection, sealer: TenantSealer | None = None, mark: bytes = NO_MARK
+) -> Prepared:
+    """The document, checked and rendered. Raises DocumentRejected with the reason.
+
+    `sealer` is needed where the collection has sealed fields; their values are in the open here, and sealed when it is stored.
+    `mark` goes into the version of a document with such values.
+    """
     _check_id(document.id)
     if document.ByteSize() > MAX_DOCUMENT_BYTES:
         raise DocumentRejected("DOCUMENT_TOO_LARGE", f"The document is larger than {MAX_DOCUMENT_BYTES} bytes.")
@@ -54,7 +64,7 @@ def prepare(position: int, document: Document, collection: Collection) -> Prepar
     content = render(collection.content_template, document)
     if not content.strip():
         raise DocumentRejected("FIELD_MISSING", "There is no text to index: every field of the content template is empty.")
-    return Prepared(position, document, version(document, collection), content)
+    return Prepared(position, document, version(document, collection, sealer, mark), content)
 
 
 def _check_id(document_id: str) -> None:
@@ -67,6 +77,12 @@ def _check_id(document_id: str) -> None:
 def _check_value(name: str, value: Value, expected: FieldType.ValueType) -> None:
     kind = value.WhichOneof("kind")
     wanted = _KINDS[expected]
+    if kind == "sealed":
+        raise DocumentRejected(
+            "FIELD_SEALED",
+            f"The field {name} brings a value that is sealed already. Send the value itself, or for a sealed field an empty "
+            "one, which keeps what is stored.",
+        )
     if kind != wanted:
         raise DocumentRejected("FIELD_TYPE_WRONG", f"The field {name} must be a {wanted}, and it is {kind or 'nothing'}.")
     if kind == "number" and not math.isfinite(value.number):
@@ -84,14 +100,6 @@ def _is_empty(value: Value | None) -> bool:
     return value is None or (value.WhichOneof("kind") in ("text", "keyword") and not (value.text or value.keyword).strip())
 
 
-def plain(value: Value) -> Any:
-    """The value as Python and JSON know it; a timestamp as its ISO text."""
-    kind = value.WhichOneof("kind")
-    if kind == "timestamp":
-        return value.timestamp.ToJsonString()
-    return getattr(value, kind) if kind else None
-
-
 def render(template: str, document: Document) -> str:
     """The template with each {field} replaced by the field's value; absent ones are empty."""
     values = {name: str(plain(value)) for name, value in document.fields.items()}
@@ -99,14 +107,34 @@ def render(template: str, document: Document) -> str:
     return "".join(literal + (values.get(name, "") if name else "") for literal, name, _, _ in parts)
 
 
-def version(document: Document, collection: Collection) -> bytes:
-    """SHA-256 of canonical JSON of all that the passages are made from: any change of it makes the document new."""
+def version(document: Document, collection: Collection, sealer: TenantSealer | None = None, mark: bytes = NO_MARK) -> bytes:
+    """SHA-256 of canonical JSON of all that the passages are made from: any change of it makes the document new.
+
+    Callers see it. So a sealed value enters as an HMAC, and nobody finds it by computing; and the version has a mark, so that
+    nobody finds it by importing guesses and comparing versions: see `SealedFields.with_kept`.
+    """
+    fields = {name: [value.WhichOneof("kind"), plain(value)] for name, value in document.fields.items()}
+    sealed = False
+    for field in collection.fields:
+        if field.sealed and field.name in fields:
+            if sealer is None:
+                raise ValueError("a sealed field needs a sealer")
+            place = Place(collection.name, document.id, field.name)
+            fields[field.name] = ["sealed", sealer.fingerprint(place, document.fields[field.name]).hex()]
+            sealed = True
     made_from = {
-        "fields": {name: [value.WhichOneof("kind"), plain(value)] for name, value in document.fields.items()},
+        "fields": fields,
         "groups": sorted(set(document.groups)),
         "template": collection.content_template,
         "chunking": [collection.chunking.cjk_characters, collection.chunking.latin_characters],
         "space": [collection.space.model, collection.space.digest, collection.space.dimension],
     }
-    canonical = json.dumps(made_from, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).digest()
+    canonical = json.dumps(made_from, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    if not sealed:
+        return hashlib.sha256(canonical).digest()
+    return mark + hashlib.sha256(mark + canonical).digest()[:-MARK_BYTES]
+
+
+def mark_of(version: bytes) -> bytes:
+    """The mark in the version of a document with sealed values."""
+    return version[:MARK_BYTES]

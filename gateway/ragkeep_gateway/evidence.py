@@ -55,12 +55,12 @@ def language_of(text: str) -> str:
 
 
 class Background:
-    """The mean best cosine of the probes, by tenant, collection and language; measured when first needed."""
+    """The mean best cosine of the probes, by scope, collection and language; measured when first needed."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, str, str], tuple[float, asyncio.Task[float | None]]] = {}
+        self._kept: dict[tuple[bytes, str, str], tuple[float, asyncio.Task[float | None]]] = {}
 
-    async def get(self, key: tuple[str, str, str], probe: Callable[[str], Awaitable[float | None]]) -> float | None:
+    async def get(self, key: tuple[bytes, str, str], probe: Callable[[str], Awaitable[float | None]]) -> float | None:
         """The background; `probe` gives the best cosine of one question. None where it cannot be measured."""
         now = asyncio.get_running_loop().time()
         kept = self._kept.get(key)

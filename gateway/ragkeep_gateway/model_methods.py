@@ -16,6 +16,7 @@ from ragkeep_runtime.errors import InvalidRequest, RagkeepError
 if TYPE_CHECKING:
     from ragkeep.embedder.v1.embedder_pb2_grpc import EmbedderServiceAsyncStub
     from ragkeep.generator.v1.generator_pb2_grpc import GeneratorServiceAsyncStub
+    from ragkeep_gateway.audit.record import Audit
 
 _Service: TypeAlias = gateway_pb2.ModelService.ValueType
 _EMBEDDER, _GENERATOR = gateway_pb2.MODEL_SERVICE_EMBEDDER, gateway_pb2.MODEL_SERVICE_GENERATOR
@@ -26,35 +27,42 @@ _CONTRACT: dict[_Service, tuple[str, Any]] = {_EMBEDDER: ("embedder", embedder_p
 class ModelMethods:
     """A part of RagService."""
 
+    _audit: Audit
     _embedder: EmbedderServiceAsyncStub
     _generator: GeneratorServiceAsyncStub
 
     async def ListModels(self, request: gateway_pb2.ListModelsRequest, context: Any) -> gateway_pb2.ListModelsResponse:
         """Both services side by side; one that fails does not hide the other."""
-        return gateway_pb2.ListModelsResponse(services=await self._libraries())
+        async with self._audit.asking() as record:
+            services = await self._libraries()
+            await record.shown()
+            return gateway_pb2.ListModelsResponse(services=services)
 
     async def LoadModel(self, request: gateway_pb2.LoadModelRequest, context: Any) -> gateway_pb2.LoadModelResponse:
         """By the service whose model it is."""
-        service = await self._service_of(request.model, request.service)
-        response = await self._call(service, "LoadModel", model=request.model)
-        return gateway_pb2.LoadModelResponse(model=response.model, service=service)
+        async with self._audit.acting(model=request.model):
+            service = await self._service_of(request.model, request.service)
+            response = await self._call(service, "LoadModel", model=request.model)
+            return gateway_pb2.LoadModelResponse(model=response.model, service=service)
 
     async def UnloadModel(self, request: gateway_pb2.UnloadModelRequest, context: Any) -> gateway_pb2.UnloadModelResponse:
         """By the service whose model it is."""
-        service = await self._service_of(request.model, request.service)
-        response = await self._call(service, "UnloadModel", model=request.model)
-        return gateway_pb2.UnloadModelResponse(model=response.model, service=service)
+        async with self._audit.acting(model=request.model):
+            service = await self._service_of(request.model, request.service)
+            response = await self._call(service, "UnloadModel", model=request.model)
+            return gateway_pb2.UnloadModelResponse(model=response.model, service=service)
 
     async def PullModel(
         self, request: gateway_pb2.PullModelRequest, context: Any
     ) -> AsyncGenerator[gateway_pb2.PullModelResponse]:
         """How far the engine is, as it says."""
-        service = await self._service_of(request.model, request.service)
-        name, messages = _CONTRACT[service]
-        call = self._stub(service).PullModel(messages.PullModelRequest(model=request.model))
-        async with aclosing(stream(call, name)) as events:
-            async for event in events:
-                yield gateway_pb2.PullModelResponse(progress=event.progress)
+        async with self._audit.acting(model=request.model):
+            service = await self._service_of(request.model, request.service)
+            name, messages = _CONTRACT[service]
+            call = self._stub(service).PullModel(messages.PullModelRequest(model=request.model))
+            async with aclosing(stream(call, name)) as events:
+                async for event in events:
+                    yield gateway_pb2.PullModelResponse(progress=event.progress)
 
     def _stub(self, service: _Service) -> Any:
         return self._embedder if service == _EMBEDDER else self._generator

@@ -11,12 +11,14 @@ import grpc
 
 from ragkeep.gateway.v1 import gateway_pb2
 from ragkeep.retriever.v1 import retriever_pb2
-from ragkeep.types.v1.types_pb2 import Collection, EmbeddingSpace, Filter, MinimumEvidence, Passage, Scope, Vectors
+from ragkeep.types.v1.types_pb2 import Collection, EmbeddingSpace, Filter, MinimumEvidence, Passage, Vectors
 from ragkeep_gateway.catalogue import Catalogue
-from ragkeep_gateway.documents import plain
 from ragkeep_gateway.embedding import Embedding
 from ragkeep_gateway.evidence import Background, language_of, minimum_of, suffices
 from ragkeep_gateway.presets import SERVICE_TICKETS
+from ragkeep_gateway.scope import scope
+from ragkeep_gateway.sealing.fields import SealedFields
+from ragkeep_gateway.values import plain
 from ragkeep_runtime.channel import errors_of
 from ragkeep_runtime.errors import InvalidRequest, LimitOutOfRange, QuestionEmpty, QuestionTooLong, RagkeepError, TextTooLong
 
@@ -70,12 +72,18 @@ def wanted_of(
 
 
 class Retrieval:
-    """Finds sources for one tenant."""
+    """Finds sources for the caller of the call being served."""
 
     def __init__(
-        self, catalogue: Catalogue, embedding: Embedding, retriever: RetrieverServiceAsyncStub, default_limit: int
+        self,
+        catalogue: Catalogue,
+        embedding: Embedding,
+        retriever: RetrieverServiceAsyncStub,
+        sealed_fields: SealedFields,
+        default_limit: int,
     ) -> None:
         self._catalogue = catalogue
+        self._sealed_fields = sealed_fields
         self._embedding = embedding
         self._retriever = retriever
         self._default_limit = default_limit
@@ -99,12 +107,12 @@ class Retrieval:
             raise InvalidRequest("minimum_cosine must be -1 to 1.", field="minimum_cosine")
         minimum_of(wanted.minimum_evidence)
 
-    async def sources(self, tenant: str, wanted: Wanted) -> list[gateway_pb2.Source]:
+    async def sources(self, wanted: Wanted) -> list[gateway_pb2.Source]:
         """Numbered sources, best first."""
         collection = await self._prepare(wanted)
-        return _numbered(await self._search(tenant, collection, wanted), collection)
+        return _numbered(await self._search(collection, wanted), collection)
 
-    async def batch(self, tenant: str, wanted: Sequence[Wanted]) -> list[list[gateway_pb2.Source] | RagkeepError]:
+    async def batch(self, wanted: Sequence[Wanted]) -> list[list[gateway_pb2.Source] | RagkeepError]:
         """As `sources` for each, a few at a time; what is wrong with one search is its own result.
 
         Texts for the same collection are embedded together. Raises what is nobody's fault, such as EngineUnreachable.
@@ -134,7 +142,7 @@ class Retrieval:
             collection = collections[position]
             async with slots:
                 try:
-                    response = await self._search(tenant, collection, wanted[position], vectors.get(position))
+                    response = await self._search(collection, wanted[position], vectors.get(position))
                 except RagkeepError as error:
                     return _of_one(error)
             return _numbered(response, collection)
@@ -147,19 +155,20 @@ class Retrieval:
         results |= {position: task.result() for position, task in tasks.items()}
         return [results[position] for position in range(len(wanted))]
 
-    async def sources_that_suffice(self, tenant: str, wanted: Wanted) -> gateway_pb2.Sources:
+    async def sources_that_suffice(self, wanted: Wanted) -> gateway_pb2.Sources:
         """As `sources`, with the evidence; no source where the scores say that nothing of it fits the question."""
         collection = await self._prepare(wanted)
-        response = await self._search(tenant, collection, wanted)
+        response = await self._search(collection, wanted)
         evidence = _evidence(response.evidence, minimum_of(collection.minimum_evidence, wanted.minimum_evidence))
         if response.passages and response.evidence.HasField("best_cosine"):
 
             async def probe(text: str) -> float | None:
                 one = Wanted(wanted.collection, text, wanted.field, None, 1, gateway_pb2.SEARCH_MODE_VECTOR)
-                found = await self._search(tenant, collection, one)
+                found = await self._search(collection, one)
                 return found.evidence.best_cosine if found.evidence.HasField("best_cosine") else None
 
-            key = (tenant, collection.name, language_of(wanted.text))
+            # By who sees what: documents that the caller does not see must not move what its answers are judged by.
+            key = (scope().SerializeToString(deterministic=True), collection.name, language_of(wanted.text))
             background = await self._background.get(key, probe)
             if background is not None:
                 evidence.background = background
@@ -172,10 +181,10 @@ class Retrieval:
         return await self._catalogue.get(wanted.collection)
 
     async def _search(
-        self, tenant: str, collection: Collection, wanted: Wanted, known: Vectors | None = None
+        self, collection: Collection, wanted: Wanted, known: Vectors | None = None
     ) -> retriever_pb2.SearchResponse:
         request = retriever_pb2.SearchRequest(
-            scope=Scope(tenant=tenant, every_document=True),
+            scope=scope(),
             collection=collection.name,
             filter=wanted.filter,
             limit=self._default_limit if wanted.limit is None else wanted.limit,
@@ -197,7 +206,11 @@ class Retrieval:
             else:
                 request.hybrid.CopyFrom(retriever_pb2.HybridQuery(vector=vector, keyword=keyword, alpha=wanted.alpha))
         with errors_of("retriever"):
-            return await self._retriever.Search(request)
+            response = await self._retriever.Search(request)
+        # Here, where every search comes through: no way out passes by it.
+        found = [(passage.document_id, passage.fields) for passage in response.passages]
+        await self._sealed_fields.show(collection.name, found)
+        return response
 
 
 def _evidence(found: retriever_pb2.Evidence, minimum: MinimumEvidence) -> gateway_pb2.Evidence:

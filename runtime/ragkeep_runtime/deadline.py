@@ -15,10 +15,19 @@ DEFAULTS = {
     "DeleteDocuments": 60.0,
     "DeleteCollection": 60.0,
     "ImportDocuments": 120.0,
+    "GetTenant": 10.0,
+    "SetTenantActive": 10.0,
+    "ListTenants": 60.0,
+    "DeleteTenant": 120.0,
     "Ask": 120.0,
     "Generate": 120.0,
+    "UpdateFields": 60.0,
+    "RotateKeys": 300.0,
     "LoadModel": 300.0,
     "PullModel": 300.0,
+    "ReadEntries": 300.0,
+    "VerifyLog": 300.0,
+    "ListHeads": 60.0,
 }
 OTHERWISE = 30.0
 # Seconds that a method's handler may take whatever the caller says.

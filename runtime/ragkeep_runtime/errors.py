@@ -55,6 +55,18 @@ class TenantNotAllowed(RagkeepError):
     reason, code = "TENANT_NOT_ALLOWED", _Code.PERMISSION_DENIED
 
 
+class TokenInvalid(RagkeepError):
+    reason, code = "TOKEN_INVALID", _Code.UNAUTHENTICATED
+
+
+class TokenExpired(TokenInvalid):
+    reason = "TOKEN_EXPIRED"
+
+
+class TenantInactive(RagkeepError):
+    reason, code = "TENANT_INACTIVE", _Code.PERMISSION_DENIED
+
+
 class InvalidRequest(RagkeepError):
     reason, code = "INVALID_REQUEST", _Code.INVALID_ARGUMENT
 
@@ -103,8 +115,20 @@ class TemplateInvalid(InvalidRequest):
     reason = "TEMPLATE_INVALID"
 
 
-class SealingUnavailable(InvalidRequest):
-    reason = "SEALING_UNAVAILABLE"
+class FieldSealed(InvalidRequest):
+    reason = "FIELD_SEALED"
+
+
+class SealingUnavailable(RagkeepError):
+    reason, code = "SEALING_UNAVAILABLE", _Code.FAILED_PRECONDITION
+
+
+class SealingKeyMissing(RagkeepError):
+    reason, code = "SEALING_KEY_MISSING", _Code.FAILED_PRECONDITION
+
+
+class SealedValueDamaged(RagkeepError):
+    reason, code = "SEALED_VALUE_DAMAGED", _Code.DATA_LOSS
 
 
 class CollectionUnknown(RagkeepError):
@@ -113,6 +137,18 @@ class CollectionUnknown(RagkeepError):
 
 class DocumentUnknown(RagkeepError):
     reason, code = "DOCUMENT_UNKNOWN", _Code.NOT_FOUND
+
+
+class TenantUnknown(RagkeepError):
+    reason, code = "TENANT_UNKNOWN", _Code.NOT_FOUND
+
+
+class TenantActive(RagkeepError):
+    reason, code = "TENANT_ACTIVE", _Code.FAILED_PRECONDITION
+
+
+class TenantExists(RagkeepError):
+    reason, code = "TENANT_EXISTS", _Code.ALREADY_EXISTS
 
 
 class ModelNotInstalled(RagkeepError):
@@ -175,6 +211,10 @@ class Overloaded(RagkeepError):
     reason, code = "OVERLOADED", _Code.RESOURCE_EXHAUSTED
 
 
+class QuotaExceeded(RagkeepError):
+    reason, code = "QUOTA_EXCEEDED", _Code.RESOURCE_EXHAUSTED
+
+
 class NotReady(RagkeepError):
     reason, code = "NOT_READY", _Code.UNAVAILABLE
 
@@ -195,6 +235,10 @@ class RegistryFailed(RagkeepError):
     reason, code = "REGISTRY_FAILED", _Code.UNAVAILABLE
 
 
+class AuditUnavailable(RagkeepError):
+    reason, code = "AUDIT_UNAVAILABLE", _Code.UNAVAILABLE
+
+
 class Internal(RagkeepError):
     reason, code = "INTERNAL", _Code.INTERNAL
 
@@ -213,6 +257,8 @@ def _subclasses(cls: type[RagkeepError]) -> list[type[RagkeepError]]:
     return [cls, *(found for sub in cls.__subclasses__() for found in _subclasses(sub))]
 
 
+# What a caller is refused for, as against what a server cannot do just now.
+REFUSALS = (PeerUnknown, NotAllowed, TenantNotAllowed, TenantInactive, TokenInvalid)
 ERRORS: dict[str, type[RagkeepError]] = {
     cls.reason: cls for cls in _subclasses(RagkeepError) if cls not in (RagkeepError, DocumentRejected)
 }
@@ -225,6 +271,7 @@ OUTCOME_REASONS = frozenset(
         "DUPLICATE_ID",
         "DOCUMENT_TOO_LARGE",
         "ROW_INVALID",
+        "DOCUMENT_HIDDEN",
     }
 )
 REASONS = frozenset(name.removeprefix("REASON_") for name, number in errors_pb2.Reason.items() if number)

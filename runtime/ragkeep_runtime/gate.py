@@ -6,6 +6,7 @@ import asyncio
 from types import TracebackType
 
 from ragkeep_runtime.errors import Overloaded
+from ragkeep_runtime.metrics import watch_queue
 
 
 class Gate:
@@ -14,13 +15,20 @@ class Gate:
     def __init__(self, name: str, *, concurrent: int, waiting: int) -> None:
         self.name = name
         self._slots = asyncio.Semaphore(concurrent)
+        self._concurrent = concurrent
         self._bound = concurrent + waiting
         self._inside = 0
+        watch_queue(self)
 
     @property
     def depth(self) -> int:
         """Callers inside or waiting."""
         return self._inside
+
+    @property
+    def waiting(self) -> int:
+        """Callers waiting."""
+        return max(0, self._inside - self._concurrent)
 
     async def __aenter__(self) -> None:
         if self._inside >= self._bound:

@@ -1,4 +1,4 @@
-"""Liveness and readiness on a plain HTTP port: for the orchestrator's probes. No tenant, caller or text is on it."""
+"""Liveness, readiness and metrics on a plain HTTP port: for probes and Prometheus. No tenant, caller or text is on it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _WELL_S, _MISSING_S = 10.0, 1.0
 class Health:
     """What the process says of itself. `/livez`: the event loop turns. `/readyz`: it takes calls and its engine answers."""
 
-    def __init__(self, checks: list[Check]) -> None:
+    def __init__(self, checks: list[Check], metrics: Callable[[], bytes]) -> None:
         self.draining = False
+        self._metrics = metrics
         self._checks = checks
         self._missing: dict[str, str] = {"STARTING": "The first check has not ended yet."}
         self._tasks: list[asyncio.Task[None]] = []
@@ -32,6 +33,7 @@ class Health:
         app = web.Application()
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._show_metrics)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, reuse_port=False).start()
@@ -68,6 +70,10 @@ class Health:
 
     async def _livez(self, _request: web.Request) -> web.Response:
         return web.json_response({"live": True})
+
+    async def _show_metrics(self, _request: web.Request) -> web.Response:
+        # Prometheus' text format, whatever is asked for.
+        return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         missing = {"DRAINING": "The process is shutting down."} if self.draining else self._missing

@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
+from ragkeep_runtime.errors import RagkeepError
 from ragkeep_runtime.tls import Identity, channel_credentials
 
 _tracer = trace.get_tracer("ragkeep")
@@ -111,7 +112,7 @@ def span(name: str, attributes: Mapping[str, AttributeValue] | None = None) -> I
 
 
 @contextlib.contextmanager
-def server_span(method: str, metadata: Mapping[str, str], context: Any) -> Iterator[Span]:
+def server_span(method: str, metadata: Mapping[str, str]) -> Iterator[Span]:
     """The span of one RPC on the server, a child of the caller's where it sent its context."""
     service, _, name = method.removeprefix("/").partition("/")
     with _tracer.start_as_current_span(
@@ -125,12 +126,11 @@ def server_span(method: str, metadata: Mapping[str, str], context: Any) -> Itera
         try:
             yield current
         except BaseException as error:
-            cancelled = not isinstance(error, Exception)
-            code = context.code() or (grpc.StatusCode.CANCELLED if cancelled else grpc.StatusCode.UNKNOWN)
-            current.set_attribute("rpc.grpc.status_code", _number(code))
+            code = grpc.StatusCode.UNKNOWN if isinstance(error, Exception) else grpc.StatusCode.CANCELLED
+            current.set_attribute("rpc.grpc.status_code", _number(error.code if isinstance(error, RagkeepError) else code))
             current.set_status(Status(StatusCode.ERROR))
             raise
-        current.set_attribute("rpc.grpc.status_code", _number(context.code() or grpc.StatusCode.OK))
+        current.set_attribute("rpc.grpc.status_code", _number(grpc.StatusCode.OK))
 
 
 def _number(code: Any) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 
 from ragkeep_runtime.logs import get_logger
+from ragkeep_runtime.metrics import connection_began, file_not_taken_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ def server_credentials(identity: Identity) -> grpc.ServerCredentials:
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         # Runs on core's threads at each new connection: quick, and never an exception. None keeps what is in force.
+        connection_began("grpc")
         try:
             stamp = identity.stamp()
             if stamp == seen[0]:
@@ -49,6 +51,7 @@ def server_credentials(identity: Identity) -> grpc.ServerCredentials:
             new_key, new_cert, new_ca = identity.read()
         except (OSError, ssl.SSLError) as error:
             get_logger().warning("tls_files_not_taken_over", error=type(error).__name__)
+            file_not_taken_over("certificate")
             return None
         seen[0] = stamp
         return grpc.ssl_server_certificate_configuration([(new_key, new_cert)], new_ca)

@@ -12,7 +12,7 @@ import pytest
 from ragkeep_retriever.analyzer import FINGERPRINT
 from ragkeep_retriever.catalogue import VERSION, version_of
 from ragkeep_retriever.sqlite import SqliteStore
-from ragkeep_retriever.store import Collection, Put, Query
+from ragkeep_retriever.values import Collection, Put, Query
 from ragkeep_runtime.errors import AnalyzerMismatch, CatalogueTooNew
 from tests.engines.weaviate import WeaviateProcess
 from tests.stores import ALL, definition, document, ids
@@ -42,7 +42,7 @@ async def test_an_older_sqlite_store_is_used_and_upgraded(tmp_path: Path) -> Non
     """Documents stay; the entry has the new form after a change; a newer or foreign one is refused."""
     store = SqliteStore(tmp_path)
     collection = await store.create_collection(definition())
-    await store.put("demo", collection, [document("a")])
+    await store.put(ALL, collection, [document("a")])
     catalogue = apsw.Connection(str(tmp_path / "catalogue.db"))
 
     def write(text: str) -> None:
@@ -51,7 +51,7 @@ async def test_an_older_sqlite_store_is_used_and_upgraded(tmp_path: Path) -> Non
     write(first_form(collection))
     found = await store.collection(collection.name)
     assert found == replace(collection, space=replace(collection.space, probes=b""))
-    assert await store.put("demo", found, [document("a"), document("b")]) == [Put.UNCHANGED, Put.CREATED]
+    assert await store.put(ALL, found, [document("a"), document("b")]) == [Put.UNCHANGED, Put.CREATED]
     change = await store.update_collection(replace(found, title_field="title"))
     assert change.collection.revision == 2
     (text,) = next(iter(catalogue.execute("SELECT definition FROM collections")))
@@ -63,10 +63,10 @@ async def test_an_older_sqlite_store_is_used_and_upgraded(tmp_path: Path) -> Non
     readable = await store.collection(collection.name, any_analyzer=True)
     assert [one.id for one in (await store.documents(ALL, readable)).documents] == ["a", "b"]
     assert await store.delete(ALL, readable, {"a": None}) == ["a"]
-    assert [count for _, count in await store.collections("demo")] == [1]
+    assert [count for _, count in await store.collections(ALL)] == [1]
 
     write(json.dumps({**json.loads(text), "version": VERSION + 1}))
-    for refused in (store.collection(collection.name), store.collections("demo"), store.delete_collection(collection.name)):
+    for refused in (store.collection(collection.name), store.collections(ALL), store.delete_collection(collection.name)):
         with pytest.raises(CatalogueTooNew, match=collection.name):
             await refused
     catalogue.close()
@@ -85,7 +85,7 @@ async def test_an_older_weaviate_store_is_used_and_upgraded(weaviate_server: Wea
 
     store = WeaviateStore(weaviate_server.url, weaviate_server.grpc_port)
     collection = await store.create_collection(definition())
-    await store.put("demo", collection, [document("open"), document("hr", groups=["hr"])])
+    await store.put(ALL, collection, [document("open"), document("hr", groups=["hr"])])
     port = int(weaviate_server.url.rpartition(":")[2])
     async with weaviate.use_async_with_local(port=port, grpc_port=weaviate_server.grpc_port, skip_init_checks=True) as client:
         # The class as it was then, with what was in it.
@@ -110,7 +110,7 @@ async def test_an_older_weaviate_store_is_used_and_upgraded(weaviate_server: Wea
         it = replace(ALL, groups=frozenset({"it"}))
         assert [one.id for one in (await store.documents(it, found)).documents] == ["open"]
         assert await store.delete(it, found, {"hr": None, "open": None}) == ["open"]
-        assert await store.put("demo", found, [document("hr", groups=["hr"]), document("new", groups=["it"])]) == [
+        assert await store.put(ALL, found, [document("hr", groups=["hr"]), document("new", groups=["it"])]) == [
             Put.UNCHANGED,
             Put.CREATED,
         ]

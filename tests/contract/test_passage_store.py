@@ -12,22 +12,12 @@ import pytest
 
 from ragkeep_retriever.analyzer import query_tokens
 from ragkeep_retriever.sqlite import SqliteStore
-from ragkeep_retriever.store import (
-    AllOf,
-    AnyOf,
-    Collection,
-    Equals,
-    Filter,
-    InRange,
-    Not,
-    PassageStore,
-    Put,
-    Query,
-    Scope,
-)
+from ragkeep_retriever.store import PassageStore
+from ragkeep_retriever.values import AllOf, AnyOf, Collection, Equals, Filter, InRange, Not, Put, Query, Scope, Versions
 from ragkeep_runtime.errors import CollectionChanged, CollectionExists, CollectionUnknown
 from tests.engines.weaviate import WeaviateProcess
 from tests.stores import ALL, definition, document, ids, vector
+from tests.waiting import until_comes
 
 
 async def test_a_collection_is_made_once(store: PassageStore, collection: Collection) -> None:
@@ -43,25 +33,25 @@ async def test_a_collection_is_made_once(store: PassageStore, collection: Collec
 
 async def test_a_put_says_what_became_of_each_document(store: PassageStore, collection: Collection) -> None:
     """Created, unchanged, updated; and what is there is counted and has its version."""
-    assert await store.put("demo", collection, [document("a"), document("b")]) == [Put.CREATED, Put.CREATED]
-    assert await store.put("demo", collection, [document("a"), document("b", version=2)]) == [Put.UNCHANGED, Put.UPDATED]
-    versions = await store.versions("demo", collection.name, ["a", "b", "c"])
+    assert await store.put(ALL, collection, [document("a"), document("b")]) == [Put.CREATED, Put.CREATED]
+    assert await store.put(ALL, collection, [document("a"), document("b", version=2)]) == [Put.UNCHANGED, Put.UPDATED]
+    versions = (await store.versions(ALL, collection.name, ["a", "b", "c"])).seen
     assert versions == {"a": (1).to_bytes(32, "big"), "b": (2).to_bytes(32, "big")}
-    assert (await store.collections("demo"))[-1][1] >= 0
-    counts = {one.name: count for one, count in await store.collections("demo")}
+    assert (await store.collections(ALL))[-1][1] >= 0
+    counts = {one.name: count for one, count in await store.collections(ALL)}
     assert counts[collection.name] == 2
 
 
 async def test_a_put_under_another_revision_is_refused(store: PassageStore, collection: Collection) -> None:
     """The chunks were made under a definition that is not in force any more."""
     with pytest.raises(CollectionChanged):
-        await store.put("demo", replace(collection, revision=7), [document("a")])
+        await store.put(ALL, replace(collection, revision=7), [document("a")])
 
 
 async def test_a_shorter_version_leaves_no_old_chunk(store: PassageStore, collection: Collection) -> None:
     """Neither by vector nor by word."""
-    await store.put("demo", collection, [document("a", "first", "second", "third")])
-    await store.put("demo", collection, [document("a", "only", version=2)])
+    await store.put(ALL, collection, [document("a", "first", "second", "third")])
+    await store.put(ALL, collection, [document("a", "only", version=2)])
     by_vector = await store.search(ALL, collection, Query(vector=vector("third"), limit=10))
     assert [(hit.document_id, hit.text, hit.chunk) for hit in by_vector.hits] == [("a", "only", 0)]
     assert ids(await store.search(ALL, collection, Query(text="third", limit=10))) == []
@@ -69,7 +59,7 @@ async def test_a_shorter_version_leaves_no_old_chunk(store: PassageStore, collec
 
 async def test_an_acknowledged_document_is_found_at_once(store: PassageStore, collection: Collection) -> None:
     """By its vector, without a filter's help, in a collection of some size."""
-    await store.put("demo", collection, [document(f"d{n}", f"text {n}") for n in range(100)])
+    await store.put(ALL, collection, [document(f"d{n}", f"text {n}") for n in range(100)])
     for n in range(0, 100, 7):
         found = await store.search(ALL, collection, Query(vector=vector(f"text {n}"), limit=1))
         assert ids(found) == [f"d{n}"]
@@ -78,21 +68,19 @@ async def test_an_acknowledged_document_is_found_at_once(store: PassageStore, co
 
 async def test_tenants_are_alone(store: PassageStore, collection: Collection) -> None:
     """The same id in two tenants is two documents; an unknown tenant has nothing."""
-    await store.put("demo", collection, [document("a", "secret of demo")])
-    await store.put("张三/Org:1", collection, [document("a", "secret of another")])
+    await store.put(ALL, collection, [document("a", "secret of demo")])
+    await store.put(Scope("张三/Org:1", None), collection, [document("a", "secret of another")])
     for tenant, text in (("demo", "secret of demo"), ("张三/Org:1", "secret of another")):
         found = await store.search(Scope(tenant, None), collection, Query(text="secret", limit=10))
         assert [hit.text for hit in found.hits] == [text]
     for stranger in ("nobody", "DEMO", "demo "):
         assert ids(await store.search(Scope(stranger, None), collection, Query(text="secret"))) == []
-        assert await store.versions(stranger, collection.name, ["a"]) == {}
+        assert await store.versions(Scope(stranger, None), collection.name, ["a"]) == Versions({}, frozenset())
 
 
 async def test_groups_limit_what_is_seen(store: PassageStore, collection: Collection) -> None:
     """Open documents for all; others for their groups only; every document for who may see all."""
-    await store.put(
-        "demo", collection, [document("open"), document("hr", groups=["hr"]), document("both", groups=["hr", "it"])]
-    )
+    await store.put(ALL, collection, [document("open"), document("hr", groups=["hr"]), document("both", groups=["hr", "it"])])
     for groups, expected in (
         (frozenset[str](), {"open"}),
         (frozenset({"it"}), {"open", "both"}),
@@ -130,7 +118,7 @@ MOMENT = datetime(2026, 3, 1, 12, 30, 0, 250_000, tzinfo=UTC)
 async def test_filters_hold(store: PassageStore, collection: Collection, condition: Filter, expected: set[str]) -> None:
     """Every kind, in both halves; a document without the field satisfies a negation."""
     await store.put(
-        "demo",
+        ALL,
         collection,
         [
             document("a", category="账号管理", id="X-1", severity=1.0, open=True, at=MOMENT),
@@ -145,7 +133,7 @@ async def test_filters_hold(store: PassageStore, collection: Collection, conditi
 async def test_fields_come_back_as_they_went_in(store: PassageStore, collection: Collection) -> None:
     """Of every type, and only those that were given."""
     fields = {"title": "a", "category": "账号管理", "severity": 3.0, "open": False, "at": MOMENT}
-    await store.put("demo", collection, [document("a", **{k: v for k, v in fields.items() if k != "title"})])  # type: ignore[arg-type]
+    await store.put(ALL, collection, [document("a", **{k: v for k, v in fields.items() if k != "title"})])  # type: ignore[arg-type]
     found = await store.search(ALL, collection, Query(text="text"))
     assert dict(found.hits[0].fields) == fields
 
@@ -164,7 +152,7 @@ ODD = {
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)
 async def test_odd_text_comes_back_as_it_went_in(store: PassageStore, collection: Collection, text: str) -> None:
     """In a field and in a passage; nothing is stripped or normalised."""
-    await store.put("demo", collection, [document("a", f"needle {text[:9000]}", title=text)])
+    await store.put(ALL, collection, [document("a", f"needle {text[:9000]}", title=text)])
     found = await store.search(ALL, collection, Query(text="needle"))
     assert found.hits[0].fields["title"] == text
     assert found.hits[0].text == f"needle {text[:9000]}"
@@ -191,7 +179,7 @@ async def test_words_of_any_script_are_found(
 ) -> None:
     """Chinese words of two characters, identifiers, addresses, full-width letters, mixed text."""
     await store.put(
-        "demo",
+        ALL,
         collection,
         [
             document("printer", "打印机脱机，地址 10.2.3.4，无法打印"),
@@ -204,9 +192,7 @@ async def test_words_of_any_script_are_found(
 
 async def test_hybrid_brings_both_halves_and_their_scores(store: PassageStore, collection: Collection) -> None:
     """A cosine for every hit, bm25 only where a word was found, fused between 0 and 1 in falling order."""
-    await store.put(
-        "demo", collection, [document("word", "alpha beta"), document("sense", "gamma delta"), document("none", "x")]
-    )
+    await store.put(ALL, collection, [document("word", "alpha beta"), document("sense", "gamma delta"), document("none", "x")])
     query = Query(text="alpha", vector=vector("gamma delta"), limit=3)
     hits = (await store.search(ALL, collection, query)).hits
     assert {hits[0].document_id, hits[1].document_id} <= {"word", "sense", "no"}
@@ -225,7 +211,7 @@ async def test_hybrid_brings_both_halves_and_their_scores(store: PassageStore, c
 
 async def test_a_minimum_cosine_cuts_the_vector_half_only(store: PassageStore, collection: Collection) -> None:
     """What words found stays."""
-    await store.put("demo", collection, [document("word", "alpha beta"), document("sense", "gamma"), document("far", "x y z")])
+    await store.put(ALL, collection, [document("word", "alpha beta"), document("sense", "gamma"), document("far", "x y z")])
     query = Query(text="alpha", vector=vector("gamma"), minimum_cosine=0.9, limit=10)
     assert set(ids(await store.search(ALL, collection, query))) == {"word", "sense"}
     assert ids(await store.search(ALL, collection, replace(query, text=None))) == ["sense"]
@@ -234,7 +220,7 @@ async def test_a_minimum_cosine_cuts_the_vector_half_only(store: PassageStore, c
 async def test_limits_hold(store: PassageStore, collection: Collection) -> None:
     """Passages in all, and passages per document."""
     documents = [document(f"d{n}", *(f"word {n} {c}" for c in range(5))) for n in range(5)]
-    await store.put("demo", collection, documents)
+    await store.put(ALL, collection, documents)
     query = Query(text="word", vector=vector("q"), limit=7)
     assert len(ids(await store.search(ALL, collection, query))) == 7
     one_each = ids(await store.search(ALL, collection, replace(query, limit=20, passages_per_document=1)))
@@ -243,7 +229,7 @@ async def test_limits_hold(store: PassageStore, collection: Collection) -> None:
 
 async def test_long_documents_do_not_hide_the_others(store: PassageStore, collection: Collection) -> None:
     """One passage of each: also where one document's passages alone fill the candidates of both halves."""
-    await store.put("demo", collection, [document("long", *(f"word {n}" for n in range(150))), document("b", "word")])
+    await store.put(ALL, collection, [document("long", *(f"word {n}" for n in range(150))), document("b", "word")])
     for query in (Query(text="word"), Query(vector=vector("word 7")), Query(text="word", vector=vector("word 7"))):
         found = ids(await store.search(ALL, collection, replace(query, limit=2, passages_per_document=1)))
         assert sorted(found) == ["b", "long"]
@@ -252,7 +238,7 @@ async def test_long_documents_do_not_hide_the_others(store: PassageStore, collec
 async def test_an_explanation_tells_each_hits_place_in_both_halves(store: PassageStore, collection: Collection) -> None:
     """From 1; nothing where a half did not find it, or was not asked, or no explanation was."""
     await store.put(
-        "demo",
+        ALL,
         collection,
         [document("both", "alpha gamma"), document("word", "alpha alpha delta"), document("sense", "x"), document("far", "y")],
     )
@@ -279,14 +265,14 @@ async def test_an_explanation_tells_each_hits_place_in_both_halves(store: Passag
 
 async def test_what_was_looked_for_is_told(store: PassageStore, collection: Collection) -> None:
     """The question's tokens, and those that no hit holds."""
-    await store.put("demo", collection, [document("a", "reset the forgotten password")])
+    await store.put(ALL, collection, [document("a", "reset the forgotten password")])
     found = await store.search(ALL, collection, Query(text="forgotten chocolate", vector=vector("q")))
     assert (found.tokens, found.missing) == (("forgotten", "chocol"), ("chocol",))
 
 
 async def test_coverage_tells_how_much_of_a_question_was_found_together(store: PassageStore, collection: Collection) -> None:
     """All of it in one passage is 1, nothing is 0."""
-    await store.put("demo", collection, [document("a", "reset the forgotten password"), document("b", "printer")])
+    await store.put(ALL, collection, [document("a", "reset the forgotten password"), document("b", "printer")])
     assert (await store.search(ALL, collection, Query(text="forgotten password"))).coverage == pytest.approx(1)
     assert (await store.search(ALL, collection, Query(text="chocolate", vector=vector("q")))).coverage == 0
     partly = (await store.search(ALL, collection, Query(text="password chocolate"))).coverage
@@ -296,9 +282,9 @@ async def test_coverage_tells_how_much_of_a_question_was_found_together(store: P
 async def test_two_writers_of_one_document_leave_exactly_one_whole_version(store: PassageStore, collection: Collection) -> None:
     """Whoever wins, no chunk of the other stays."""
     versions = [document("a", *(f"v{n} chunk {c}" for c in range(4)), version=n) for n in range(1, 6)]
-    await asyncio.gather(*(store.put("demo", collection, [one]) for one in versions))
+    await asyncio.gather(*(store.put(ALL, collection, [one]) for one in versions))
     found = await store.search(ALL, collection, Query(vector=vector("q"), limit=50))
-    winner = (await store.versions("demo", collection.name, ["a"]))["a"]
+    winner = (await store.versions(ALL, collection.name, ["a"])).seen["a"]
     number = int.from_bytes(winner, "big")
     assert sorted(hit.text for hit in found.hits) == [f"v{number} chunk {c}" for c in range(4)]
     assert {hit.version for hit in found.hits} == {winner}
@@ -319,8 +305,8 @@ async def test_the_two_stores_agree(tmp_path: Path, weaviate_server: WeaviatePro
     one = definition()
     made = [await store.create_collection(one) for store in both]
     for store, collection in zip(both, made, strict=True):
-        await store.put("demo", collection, documents[:60])
-        await store.put("demo", collection, documents[60:])
+        await store.put(ALL, collection, documents[:60])
+        await store.put(ALL, collection, documents[60:])
     overlap = same_first = hits = total = 0
     for question in questions:
         for query in (
@@ -353,19 +339,15 @@ async def test_killed_weaviate_forgets_nothing_that_was_acknowledged(tmp_path: P
         store = WeaviateStore(server.url, server.grpc_port)
         collection = await store.create_collection(definition("kept"))
         for start in range(0, 600, 100):
-            await store.put("demo", collection, [document(f"d{n}", f"text {n}") for n in range(start, start + 100)])
+            await store.put(ALL, collection, [document(f"d{n}", f"text {n}") for n in range(start, start + 100)])
         server.kill()
         server.start()
-        for _ in range(50):
-            lost = [
-                n
-                for n in range(600)
-                if ids(await store.search(ALL, collection, Query(vector=vector(f"text {n}"), limit=1))) != [f"d{n}"]
-            ]
-            if not lost:
-                break
-            await asyncio.sleep(0.2)
-        assert lost == []
+
+        async def is_found(n: int) -> bool:
+            return ids(await store.search(ALL, collection, Query(vector=vector(f"text {n}"), limit=1))) == [f"d{n}"]
+
+        for n in range(600):
+            await until_comes(lambda: is_found(n))  # noqa: B023
         await store.close()
     finally:
         server.stop()

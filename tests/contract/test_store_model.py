@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from ragkeep_retriever.sqlite import SqliteStore
-from ragkeep_retriever.store import (
+from ragkeep_retriever.store import PassageStore
+from ragkeep_retriever.values import (
     AllOf,
     AnyOf,
     Chunk,
@@ -24,11 +25,11 @@ from ragkeep_retriever.store import (
     Filter,
     InRange,
     Not,
-    PassageStore,
     Put,
     Query,
     Scope,
     StoredDocument,
+    Versions,
 )
 from tests.engines.weaviate import WeaviateProcess
 from tests.stores import ADAPTERS, definition, vector
@@ -127,15 +128,18 @@ class StoreMachine(RuleBasedStateMachine):
         """Oftener than they are deleted."""
         self.put(tenant, batch)
 
-    @rule(tenant=st.sampled_from(TENANTS), batch=documents())
-    def put(self, tenant: str, batch: list[StoredDocument]) -> None:
-        """New, changed and unchanged ones."""
+    @rule(tenant=st.sampled_from(TENANTS), batch=documents(), sees=SEES)
+    def put(self, tenant: str, batch: list[StoredDocument], sees: frozenset[str] | None = None) -> None:
+        """New, changed and unchanged ones; what the scope does not see stays, and what it would not see does not come."""
         expected = []
         for one in batch:
             before = self.model.get((tenant, one.id))
+            if not _seen(sees, one) or (before is not None and not _seen(sees, before)):
+                expected.append(Put.HIDDEN)
+                continue
             expected.append(Put.CREATED if before is None else Put.UNCHANGED if before.version == one.version else Put.UPDATED)
             self.model[tenant, one.id] = one
-        assert self.run(self.store.put(tenant, self.collection, batch)) == expected
+        assert self.run(self.store.put(Scope(tenant, sees), self.collection, batch)) == expected
 
     @rule(tenant=st.sampled_from(TENANTS), ids=st.lists(IDS, min_size=1, max_size=2, unique=True), sees=SEES, dry=st.booleans())
     def delete(self, tenant: str, ids: list[str], sees: frozenset[str] | None, dry: bool) -> None:
@@ -192,13 +196,16 @@ class StoreMachine(RuleBasedStateMachine):
             assert sorted(one.groups) == sorted(model.groups)
             assert self.run(self.store.document(scope, self.collection, one.id)) == one
 
-    @rule(tenant=st.sampled_from(TENANTS))
-    def count(self, tenant: str) -> None:
-        """The collection's number, and the versions of those that are there."""
-        mine = {name: one.version for (owner, name), one in self.model.items() if owner == tenant}
-        counts = {one.name: count for one, count in self.run(self.store.collections(tenant))}
+    @rule(tenant=st.sampled_from(TENANTS), sees=SEES)
+    def count(self, tenant: str, sees: frozenset[str] | None) -> None:
+        """The collection's number, and the versions of those that are there: of those that the scope sees."""
+        mine = {one.id: one.version for one in self._expected(tenant, sees, EVERYTHING)}
+        hidden = {name for owner, name in self.model if owner == tenant} - mine.keys()
+        scope = Scope(tenant, sees)
+        counts = {one.name: count for one, count in self.run(self.store.collections(scope))}
         assert counts[self.collection.name] == len(mine)
-        assert self.run(self.store.versions(tenant, self.collection.name, ["a", "b", "c/ü", "d d", "E", "e"])) == mine
+        versions = self.run(self.store.versions(scope, self.collection.name, ["a", "b", "c/ü", "d d", "E", "e"]))
+        assert versions == Versions(mine, frozenset(hidden))
 
     def teardown(self) -> None:
         """A collection that was emptied can be deleted."""
@@ -210,11 +217,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.run(self.store.delete_collection(self.collection.name))
 
     def _expected(self, tenant: str, sees: frozenset[str] | None, wanted: Condition) -> list[StoredDocument]:
-        return [
-            one
-            for (owner, _), one in self.model.items()
-            if owner == tenant and (sees is None or not one.groups or sees & set(one.groups)) and wanted[1](one.fields)
-        ]
+        return [one for (owner, _), one in self.model.items() if owner == tenant and _seen(sees, one) and wanted[1](one.fields)]
+
+
+def _seen(sees: frozenset[str] | None, one: StoredDocument) -> bool:
+    return sees is None or not one.groups or bool(sees & set(one.groups))
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

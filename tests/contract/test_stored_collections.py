@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from ragkeep_retriever.store import Collection, Equals, Field, FieldType, Not, PassageStore, Quantization, Query, VectorIndex
+from ragkeep_retriever.store import PassageStore
+from ragkeep_retriever.values import Collection, Equals, Field, FieldType, Not, Quantization, Query, Scope, VectorIndex
 from ragkeep_runtime.errors import (
     CollectionChanged,
     CollectionFixed,
@@ -32,14 +33,14 @@ async def test_a_definition_comes_back_as_it_was_given(store: PassageStore, quan
     made = await store.create_collection(wanted)
     assert made == replace(wanted, revision=1)
     assert await store.collection(made.name) == made
-    await store.put("demo", made, [document(f"d{n}") for n in range(20)])
+    await store.put(ALL, made, [document(f"d{n}") for n in range(20)])
     found = await store.search(ALL, made, Query(vector=vector("text of d7"), limit=1))
     assert ids(found) == ["d7"]
 
 
 async def test_what_can_be_changed_is_changed(store: PassageStore, collection: Collection) -> None:
     """With a revision more; documents stay, and only what passages are made from asks for another import."""
-    await store.put("demo", collection, [document("a")])
+    await store.put(ALL, collection, [document("a")])
     wanted = replace(
         collection,
         title_field="title",
@@ -60,10 +61,10 @@ async def test_what_can_be_changed_is_changed(store: PassageStore, collection: C
 
 async def test_a_field_can_be_added_and_filtered_by(store: PassageStore, collection: Collection) -> None:
     """Documents that were there do not have it; those that come may."""
-    await store.put("demo", collection, [document("old")])
+    await store.put(ALL, collection, [document("old")])
     fields = (*collection.fields, Field("site", FieldType.KEYWORD, filterable=True), Field("note", FieldType.TEXT))
     changed = (await store.update_collection(replace(collection, fields=fields))).collection
-    await store.put("demo", changed, [document("new", site="berlin", note="x"), document("other", site="bonn")])
+    await store.put(ALL, changed, [document("new", site="berlin", note="x"), document("other", site="bonn")])
     for condition, expected in (
         (Equals("site", ("berlin",)), {"new"}),
         (Not(Equals("site", ("berlin",))), {"old", "other"}),
@@ -107,8 +108,8 @@ async def test_a_change_made_from_another_revision_is_refused(store: PassageStor
 
 async def test_a_collection_in_use_is_not_deleted(store: PassageStore, collection: Collection) -> None:
     """Whoever uses it; once it is empty it goes, and its name is free for another definition."""
-    await store.put("someone", collection, [document("a")])
-    await store.put("张三/Org:1", collection, [document("b")])
+    await store.put(Scope("someone", None), collection, [document("a")])
+    await store.put(Scope("张三/Org:1", None), collection, [document("b")])
     with pytest.raises(CollectionInUse, match="2 documents of 2 tenants"):
         await store.delete_collection(collection.name)
     assert await store.delete(replace(ALL, tenant="someone"), collection, {"a": None}) == ["a"]
@@ -116,17 +117,17 @@ async def test_a_collection_in_use_is_not_deleted(store: PassageStore, collectio
         await store.delete_collection(collection.name)
     assert await store.delete(replace(ALL, tenant="张三/Org:1"), collection, {"b": None}) == ["b"]
     await store.delete_collection(collection.name)
-    assert collection.name not in {one.name for one, _ in await store.collections("someone")}
+    assert collection.name not in {one.name for one, _ in await store.collections(Scope("someone", None))}
     with pytest.raises(CollectionUnknown):
         await store.collection(collection.name)
     with pytest.raises(CollectionUnknown):
         await store.delete_collection(collection.name)
     with pytest.raises(RagkeepError):
-        await store.put("someone", collection, [document("a")])
+        await store.put(Scope("someone", None), collection, [document("a")])
     other = replace(collection, content_template="{category}", fields=collection.fields[:2], revision=0)
     made = await store.create_collection(other)
     assert made == replace(other, revision=1)
-    await store.put("someone", made, [document("c", category="x")])
+    await store.put(Scope("someone", None), made, [document("c", category="x")])
     assert ids(await store.search(replace(ALL, tenant="someone"), made, Query(text="text"))) == ["c"]
 
 
@@ -138,7 +139,7 @@ async def test_a_put_and_a_deletion_of_its_collection_never_both_succeed(store: 
         async def put(one: Collection, delay: float) -> bool:
             await asyncio.sleep(delay)
             try:
-                await store.put("demo", one, [document("a")])
+                await store.put(ALL, one, [document("a")])
             except RagkeepError:
                 return False
             return True
@@ -152,6 +153,6 @@ async def test_a_put_and_a_deletion_of_its_collection_never_both_succeed(store: 
 
         stored, deleted = await asyncio.gather(put(collection, round_ * 0.01), delete(collection))
         if stored:
-            assert await store.versions("demo", collection.name, ["a"]) == {"a": (1).to_bytes(32, "big")}
+            assert (await store.versions(ALL, collection.name, ["a"])).seen == {"a": (1).to_bytes(32, "big")}
             assert ids(await store.search(ALL, await store.collection(collection.name), Query(text="text"))) == ["a"]
         assert not (stored and deleted)

@@ -81,10 +81,9 @@ def test_a_conversation_in_a_terminal(command: Command) -> None:
         terminal.until("Quoted from the documents")
         terminal.until("› ")
         # Faster than a person, the key may come before Python waits for one, and is then noticed with the next.
-        for _ in range(5):
+        terminal.press(CTRL_C)
+        while not terminal.shows("Ctrl-D leaves", 3):
             terminal.press(CTRL_C)
-            if terminal.shows("Ctrl-D leaves", 3):
-                break
         terminal.until("Ctrl-D leaves")
         terminal.press("/sources\n")
         terminal.until("T-1001")
@@ -104,8 +103,8 @@ def test_ctrl_c_cancels_the_answer_and_the_engines_work(tmp_path: Path, ollama_s
     ):
         terminal.until("› ")
         terminal.press("Tell me a very long story about VPN error 809 and printers.\n")
-        terminal.until("writing …", 90)
-        terminal.until(SPINNER_GONE, 90)
+        terminal.until("writing …")
+        terminal.until(SPINNER_GONE)
         terminal.press(CTRL_C)
         terminal.until("Cancelled.")
         assert ollama_server.becomes_idle(5)
@@ -181,7 +180,7 @@ def test_an_answer_takes_a_conversation_from_a_file(command: Command, tmp_path: 
 def test_the_threshold_the_language_and_the_model_are_options(command: Command) -> None:
     """What was looked for is told where nothing is good enough; a model that there is not is refused."""
     refused = command("ask", "How do I bake a cake?").stdout
-    assert "Looked for: how, do, i, bake, a, cake" in refused
+    assert "Looked for: How, do, I, bake, a, cake" in refused
     assert "In no passage found: bake, cake" in refused
     assert "nicht in den Dokumenten" in command("ask", "How do I bake a cake?", "--language", "de").stdout
     assert "[1]" in command("ask", "How do I bake a cake?", "--minimum-coverage", "0").stdout

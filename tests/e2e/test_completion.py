@@ -33,7 +33,7 @@ def complete(folder: Path, *words: str) -> set[str]:
     ("words", "offered"),
     [
         (("ragkeep", "sta"), {"status"}),
-        (("ragkeep", "certs", ""), {"show", "renew"}),
+        (("ragkeep", "certs", ""), {"show", "renew", "issue"}),
         (("ragkeep", "logs", "ge"), {"generator"}),
         (("ragkeep", "up", "--generator", ""), {"auto", "ollama", "quote"}),
         (("ragkeep", "up", "--health"), {"--health-ports"}),

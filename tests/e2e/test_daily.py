@@ -8,18 +8,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ragkeep_client.certificates import Certificates
+from ragkeep_client.processes import started
 from tests.e2e.test_command import Command
-from tests.stack import free_ports
+from tests.ports import free_ports
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite"), pytest.mark.engine("quote")]
 
+RAGKEEP = [str(Path(sys.executable).with_name("ragkeep"))]
 TICKETS = """ticket_id,title,description,solution,category
 {id},VPN error 809 after an update,It stops with error 809.,Set AssumeUDPEncapsulationContextOnSendRule to 2.,网络与VPN
 """
@@ -51,19 +53,15 @@ def processes(command: Command, code: int = 0) -> dict[str, dict[str, object]]:
 
 
 def wait_until_ready(command: Command) -> dict[str, dict[str, object]]:
-    """Fails where not all are ready again in half a minute."""
-    for _ in range(100):
-        ran = subprocess.run(
-            [str(Path(sys.executable).with_name("ragkeep")), "status", "--json"],
-            env=command.env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if ran.returncode == 0:
-            return processes(command)
-        time.sleep(0.3)
-    pytest.fail(f"not ready: {ran.stdout}")
+    """What `ragkeep status` says of each, once all are ready."""
+
+    def ready() -> dict[str, dict[str, object]]:
+        ragkeep = str(Path(sys.executable).with_name("ragkeep"))
+        ran = subprocess.run([ragkeep, "status", "--json"], env=command.env, capture_output=True, text=True, check=False)
+        lines = [json.loads(line) for line in ran.stdout.splitlines()] if ran.returncode == 0 else []
+        return {line["process"]["service"]: line["process"] for line in lines if "process" in line}
+
+    return until(ready)
 
 
 def test_status_says_how_each_process_is(command: Command) -> None:
@@ -74,9 +72,43 @@ def test_status_says_how_each_process_is(command: Command) -> None:
         assert one["ready"] is True
         assert Path(f"/proc/{one['pid']}").exists()
         assert str(one["address"]).startswith("127.0.0.1:")
+    https = next(line["https"] for line in command.lines("status") if "https" in line)
+    assert https == {"address": f"https://localhost:{command.env['RAGKEEP_HTTP_PORT']}", "ready": True, "missing": ""}
     text = command("status").stdout
     assert "sqlite" in text
-    assert text.count(" ready ") == 4
+    assert text.count(" ready ") == 5
+    assert https["address"] in text
+
+
+def test_status_says_which_files_were_not_taken_over(command: Command) -> None:
+    """A broken policy as it lies there, a broken secret of tokens as the gateway found it; nothing once they are mended."""
+    token = command.folder / "someone.key"
+    token.write_text(command("token", "li.wei").stdout)
+    kept = {name: (command.folder / "data" / name).read_bytes() for name in ("policy.json", "token-secret")}
+    for name in kept:
+        (command.folder / "data" / name).write_text("{}")
+    asking = Command(command.folder)
+    asking.env["RAGKEEP_TOKEN_FILE"] = str(token)
+
+    def attention(code: int) -> dict[str, str]:
+        # A call makes the gateway look.
+        asking("search", "VPN error 809")
+        lines = command.lines("status", code=code)
+        assert lines[-1]["status"]["ready"] is True  # type: ignore[index]
+        return {line["attention"]["about"]: line["attention"]["message"] for line in lines if "attention" in line}  # type: ignore[index]
+
+    try:
+        until(lambda: "jwt_secret" in attention(1))
+        found = attention(1)
+        assert found.keys() == {"policy", "jwt_secret"}
+        assert "policy.json is not in force, the one before it still is: callers: Field required." in found["policy"]
+        assert found["jwt_secret"].startswith("token-secret (")
+    finally:
+        for name, content in kept.items():
+            (command.folder / "data" / name).write_bytes(content)
+    while subprocess.run([*RAGKEEP, "status"], env=command.env, capture_output=True, check=False).returncode:
+        asking("search", "VPN error 809")
+    assert attention(0) == {}
 
 
 def test_logs_are_readable_and_json_is_as_it_was_written(command: Command) -> None:
@@ -95,17 +127,17 @@ def test_logs_are_readable_and_json_is_as_it_was_written(command: Command) -> No
 def test_logs_follow(command: Command) -> None:
     """A call that comes later is shown, until Ctrl-C."""
     ragkeep = str(Path(sys.executable).with_name("ragkeep"))
-    arguments = [ragkeep, "logs", "gateway", "-f", "--lines", "0", "--json"]
+    arguments = [ragkeep, "logs", "gateway", "-f", "--lines", "1", "--json"]
     with subprocess.Popen(arguments, env=command.env, stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout is not None
-        time.sleep(1.5)
+        assert following.stdout.readline()  # what was there; from here on it follows
         command("search", "VPN error 809")
         while True:
             event = json.loads(following.stdout.readline())
             if event["event"] == "call_finished":
                 break
         following.send_signal(signal.SIGINT)
-        assert following.wait(10) == 0
+        assert following.wait(300) == 0
     assert event["method"].endswith("/Search")
 
 
@@ -113,11 +145,8 @@ def test_a_process_that_died_is_started_again_and_it_is_said(command: Command) -
     """In status and in the log; calls work again."""
     before = processes(command)
     os.kill(int(str(before["retriever"]["pid"])), signal.SIGKILL)
-    for _ in range(50):
-        found = processes(command, code=0 if processes_ready(command) else 1)
-        if found["retriever"]["ready"] is not True:
-            break
-        time.sleep(0.05)
+    # By then it says that it died.
+    until(lambda: "process_restarted" in {event["event"] for event in command.lines("logs", "up")})
     after = wait_until_ready(command)
     assert after["retriever"]["restarts"] == 1
     assert after["retriever"]["pid"] != before["retriever"]["pid"]
@@ -128,19 +157,13 @@ def test_a_process_that_died_is_started_again_and_it_is_said(command: Command) -
     assert "T-1042" in command("search", "VPN error 809").stdout
 
 
-def processes_ready(command: Command) -> bool:
-    """Whether `ragkeep status` exits with 0 now."""
-    ragkeep = str(Path(sys.executable).with_name("ragkeep"))
-    return subprocess.run([ragkeep, "status"], env=command.env, capture_output=True, check=False).returncode == 0
-
-
 def test_certificates_are_renewed_under_what_runs(command: Command) -> None:
     """No restart: each process shows its new one, and questions are answered with them."""
     before = {line["certificate"]["name"]: line["certificate"] for line in command.lines("certs", "show")}  # type: ignore[index]
     pids = {name: one["pid"] for name, one in processes(command).items()}
     renewed = [line["renewed"] for line in command.lines("certs", "renew")]
     assert {one["name"]: one["taken_over"] for one in renewed} == {  # type: ignore[index]
-        "embedder": True, "retriever": True, "generator": True, "gateway": True, "cli": None,
+        "embedder": True, "retriever": True, "generator": True, "gateway": True, "cli": None, "https": None,
     }  # fmt: skip
     after = {line["certificate"]["name"]: line["certificate"] for line in command.lines("certs", "show")}  # type: ignore[index]
     assert after["ca"] == before["ca"]
@@ -157,7 +180,7 @@ def test_certificates_of_a_wrong_clock_are_named_and_renewed(command: Command) -
     ahead = dt.datetime.now(dt.UTC) + dt.timedelta(hours=4)
     Certificates(command.folder / "data" / "certificates").renew(ahead)
     ran = command("search", "VPN error 809", code=1)
-    assert "it is not valid yet" in ran.stderr
+    assert "cli.crt is not valid yet" in ran.stderr
     assert "ragkeep certs renew" in ran.stderr
     assert "cli: it is not valid yet" in command("certs", "show", code=1).stdout
     command("certs", "renew")
@@ -173,14 +196,11 @@ def test_in_the_foreground_a_death_is_said_at_once(tmp_path: Path) -> None:
     try:
         wait_until_ready(command)
         os.kill(int(str(processes(command)["generator"]["pid"])), signal.SIGKILL)
-        for _ in range(100):
-            if "started again" in (tmp_path / "out").read_text():
-                break
-            time.sleep(0.1)
+        until(lambda: "was started again" in (tmp_path / "out").read_text())
         wait_until_ready(command)
     finally:
         up.send_signal(signal.SIGINT)
-        assert up.wait(20) == 0
+        assert up.wait(300) == 0
     text = (tmp_path / "out").read_text()
     assert "The generator was ended by SIGKILL; it starts again in 1 s." in text
     assert "The generator was started again." in text
@@ -195,9 +215,11 @@ def test_what_runs_outlives_up_itself_and_down_ends_it(tmp_path: Path) -> None:
         line = command.lines("status")[-1]["status"]
         assert line["up"]["watches"] is True  # type: ignore[index]
         os.kill(line["up"]["pid"], signal.SIGKILL)  # type: ignore[index]
-        time.sleep(0.5)
-        assert command.lines("status")[-1]["status"]["up"]["watches"] is False  # type: ignore[index]
-        assert "nothing starts again what dies" in command("status").stdout
+        until(lambda: not started(line["up"]["pid"]))  # type: ignore[index]
+        line = command.lines("status", code=1)[-1]["status"]
+        assert line["up"]["watches"] is False  # type: ignore[index]
+        assert (line["ready"], line["attention"]) == (True, 1)  # type: ignore[index]
+        assert "nothing starts again what dies" in command("status", code=1).stdout
         assert command.lines("up", code=1)[-1]["error"]["reason"] == "ALREADY_RUNNING"  # type: ignore[index]
     finally:
         stopped = command.lines("down")[-1]["stopped"]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
+import shlex
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_command import Command
+from tests.ports import free_ports
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite")]
 HEADER = "ticket_id,title,description,solution,category\n"
@@ -27,22 +26,13 @@ HEADER = "ticket_id,title,description,solution,category\n"
 def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """A running installation with nothing in it."""
     found = Command(tmp_path_factory.mktemp("import"))
+    first = free_ports(8)
     try:
-        found("up", "--detach", "--ports", str(four_free_ports()), "--health-ports", str(four_free_ports()), "--embedder", "e5", "--retriever", "sqlite",
-              "--generator", "quote")  # fmt: skip
+        ports = ("--ports", str(first), "--health-ports", str(first + 4))
+        found("up", "--detach", *ports, "--embedder", "e5", "--retriever", "sqlite", "--generator", "quote")
         yield found
     finally:
         found("down")
-
-
-def four_free_ports() -> int:
-    """The first of four consecutive ports that were free a moment ago, below those that the system gives out by itself."""
-    while True:
-        first = random.randrange(20_000, 32_000)
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + 4):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
 
 
 def rows(count: int, first: int = 0) -> str:
@@ -139,6 +129,38 @@ def test_rejected_rows_are_corrected_and_imported(command: Command, tmp_path: Pa
     assert "_reason" not in ran.stderr
 
 
+def test_a_rejected_row_is_imported_as_its_file_was_and_replaces_nothing(command: Command, tmp_path: Path) -> None:
+    """The line that is shown has the options that the rows need; a repeated id stays rejected until it is decided about."""
+    file, bad = tmp_path / "a.csv", tmp_path / "bad.csv"
+    file.write_text("Nr,title,description,solution,Queue\nT-1,good,d,s,c\nT-1,other,d,s,c\nT-2,,d,s,c\n")
+    options = ["--mapping", "nr=ticket_id", "--mapping", "queue=category", "--groups", "it staff", "--tenant", "again"]
+    lines = command.lines("import", str(file), "--rejected", str(bad), *options)
+    line = next(one["rejected_file"] for one in lines if "rejected_file" in one)["import"]  # type: ignore[index]
+    assert shlex.split(line) == ["ragkeep", "import", str(bad), *options]
+    assert line in command("import", str(file), "--rejected", str(bad), *options).stderr
+    bad.write_text(bad.read_text().replace("T-2,,", "T-2,mended,"))
+    # Without the groups it would be open to all.
+    said = [
+        one["rejected"] for one in command.lines("import", str(bad), *options[:4], *options[6:], code=1) if "rejected" in one
+    ]
+    assert all("--groups 'it staff'" in one["message"] for one in said)  # type: ignore[index]
+    assert len(said) == 2
+    done = imported(command.lines(*shlex.split(line)[1:], "--rejected", str(tmp_path / "worse.csv")))
+    assert (done["created"], done["updated"], done["rejected"], done["with_groups"]) == (1, 0, 1, 1)
+    assert "good" in command("documents", "get", "T-1", "--tenant", "again").stdout
+    worse = (tmp_path / "worse.csv").read_text()
+    (tmp_path / "worse.csv").write_text(worse.replace(worse.splitlines()[1].partition('",')[0] + '"', ""))
+    assert imported(command.lines("import", str(tmp_path / "worse.csv"), *options))["updated"] == 1
+
+
+def test_only_what_was_taken_is_counted_as_for_groups(command: Command, tmp_path: Path) -> None:
+    """Not a document that the gateway rejects, as for its id."""
+    file = tmp_path / "a.csv"
+    file.write_text(HEADER + f"{'T' * 600},t,d,s,c\nT-1,t,d,s,c\n")
+    done = imported(command.lines("import", str(file), "--groups", "it", "--tenant", "counted"))
+    assert (done["created"], done["rejected"], done["with_groups"]) == (1, 1, 1)
+
+
 def test_other_column_names_are_mapped(command: Command, tmp_path: Path) -> None:
     """By the command line or a file; a name that no file has is noted."""
     file, names = tmp_path / "a.csv", tmp_path / "names"
@@ -215,9 +237,7 @@ def test_an_import_that_was_killed_is_resumed_by_running_it_again(command: Comma
     file = tmp_path / "a.csv"
     file.write_text(HEADER + rows(100))
     running = start(command, "import", str(file), "--tenant", "killed")
-    until = time.monotonic() + 60
-    while not (arrived := stored(command, "killed")) and time.monotonic() < until:
-        pass
+    arrived = until(lambda: stored(command, "killed"))
     running.kill()
     running.communicate()
     assert 0 < arrived <= 100
@@ -239,7 +259,7 @@ def test_ctrl_c_says_how_far_it_came(command: Command) -> None:
         assert "DUPLICATE_ID" in running.stdout.readline()
         running.send_signal(signal.SIGINT)
         # Nobody closes its standard input.
-        running.wait(30)
+        running.wait(300)
         out, err = running.stdout.read(), running.stderr.read() if running.stderr else ""
     finally:
         running.kill()

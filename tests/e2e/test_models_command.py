@@ -10,7 +10,7 @@ import pytest
 from ragkeep_client.suggested_models import SUGGESTED
 from tests.command import Command, running
 from tests.engines.ollama import CHAT_MODEL, EMBEDDING_MODEL, OllamaProcess
-from tests.stack import free_ports
+from tests.ports import free_ports
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_command import Command
-from tests.stack import free_port
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite"), pytest.mark.engine("quote")]
 SAMPLE = Path("examples/service_tickets.csv")
@@ -19,14 +19,14 @@ SAMPLE = Path("examples/service_tickets.csv")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """A running installation whose folder is as an older ragkeep left it."""
     found = Command(tmp_path_factory.mktemp("own"))
-    base, health = free_port() % 20000 + 20000, free_port() % 20000 + 40000
+    first = free_ports(8)
     policy = found.folder / "data" / "policy.json"
     policy.parent.mkdir(mode=0o700)
     grant = {"tenants": ["*"], "roles": ["reader", "editor"]}
     policy.write_text(json.dumps({"callers": {"caller/local/cli": grant}}))
     try:
-        ran = found("up", "--detach", "--ports", str(base), "--health-ports", str(health))
-        assert "admin" in ran.stdout + ran.stderr
+        ran = found("up", "--detach", "--ports", str(first), "--health-ports", str(first + 4))
+        assert "it may manage all there is" in ran.stdout + ran.stderr
         yield found
     finally:
         found("down")
@@ -120,6 +120,14 @@ def test_a_deletion_says_what_it_removed(command: Command, tickets: str) -> None
     assert names[0] == names[1] != []
     ran = command("search", "账号", "--collection", tickets, "--tenant", "demmo", *chosen)
     assert ran.stdout == f"Nothing was found in {tickets} of demmo.\n"
+    # A mistyped tenant does not look like an honest no; one with documents is not said to have none.
+    mistyped = f"The tenant demmo has no documents in {tickets} that you may see."
+    assert mistyped in ran.stderr
+    for asking in (("ask", "账号?"), ("chat",)):
+        assert mistyped in command(*asking, "--collection", tickets, "--tenant", "demmo", stdin="账号?\n").stderr
+    assert {"no_documents": {"collection": tickets}} in command.lines("ask", "x", "--collection", tickets, "--tenant", "demmo")
+    right = command("ask", "账号?", "--collection", tickets, "--filter", "category=nowhere")
+    assert "has no documents" not in right.stderr
     ran = command(*arguments, names[0][0])
     assert ran.stdout == "Nothing was deleted: there is no such document.\n"
     assert names[0][0] in ran.stderr

@@ -40,7 +40,7 @@ def pasted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Command, 
 def shell(command: Command, line: str, folder: Path) -> str:
     """What a line writes in a shell that finds the programs of a folder."""
     env = command.env | {"PATH": f"{folder}:{command.env['PATH']}"}
-    ran = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
@@ -71,7 +71,7 @@ def test_grpcurl_is_refused_without_the_gateways_own_name(pasted: tuple[Command,
     command, ready = pasted
     line = ready["grpcurl"].replace("gateway.ragkeep.internal", "embedder.ragkeep.internal")
     env = command.env | {"PATH": f"{binary('grpcurl').parent}:{command.env['PATH']}"}
-    ran = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode != 0
     assert "embedder.ragkeep.internal" in ran.stderr
 

@@ -17,7 +17,7 @@ def ragkeep(env: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]
     """The command with this environment alone; a home that cannot be written, as in a pod with a read-only root."""
     base = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": "/nonexistent"}
     script = Path(sys.executable).with_name("ragkeep")
-    return subprocess.run([script, *args], env=base | env, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([script, *args], env=base | env, capture_output=True, text=True, check=False, timeout=300)
 
 
 def remote(stack: Stack) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,22 +12,18 @@ import psutil
 import pytest
 
 from tests.engines.process import CACHE, EngineProcess, binary
+from tests.ports import free_port
+from tests.waiting import until
 
 CHAT_MODEL = "smollm2:135m"
 EMBEDDING_MODEL = "all-minilm:latest"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class OllamaProcess(EngineProcess):
     """`ollama serve` on a free port."""
 
     def __init__(self, folder: Path, models: Path = CACHE / "models", **more: str) -> None:
-        port = _free_port()
+        port = free_port()
         threads = str(max(1, (os.cpu_count() or 2) - 1))
         env = {
             "OLLAMA_HOST": f"127.0.0.1:{port}",
@@ -45,22 +41,31 @@ class OllamaProcess(EngineProcess):
         """How often a model was loaded so far."""
         return self.log.read_text().count("starting runner")
 
-    def load(self, seconds: float = 0.3) -> float:
-        """Cores that the engine's runners keep busy, measured over some time: 0 is idle."""
+    def completions(self) -> int:
+        """How many answers and embeddings the runners were asked for so far."""
+        return self.log.read_text(errors="replace").count('msg="completion request"')
 
-        def used() -> float:
-            times = [child.cpu_times() for child in psutil.Process(self.pid).children(recursive=True)]
-            return sum(one.user + one.system for one in times)
+    def used_s(self) -> float:
+        """Seconds of a core that the engine's runners have used so far: a loaded machine does not change how many a work takes."""
+        found = 0.0
+        for child in psutil.Process(self.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = child.cpu_times()
+                found += times.user + times.system
+        return found
 
-        before = used()
-        time.sleep(seconds)
-        return (used() - before) / seconds
+    def works(self) -> None:
+        """Waits until the runners have computed something from now on; the test's own time limit ends this."""
+        before = self.used_s()
+        until(lambda: self.used_s() > before + 0.05)
 
     def becomes_idle(self, within_s: float) -> bool:
-        """Whether the runners stop working in that time."""
-        until = time.monotonic() + within_s
-        while time.monotonic() < until:
-            if self.load() < 0.2:
+        """Whether the runners stop before they have used that many seconds of a core more."""
+        began = now = self.used_s()
+        while now - began <= within_s:
+            time.sleep(0.5)
+            before, now = now, self.used_s()
+            if now - before < 0.02:
                 return True
         return False
 

@@ -34,7 +34,7 @@ class EngineProcess:
         self._ready = ready
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, timeout_s: float = 60) -> None:
+    def start(self, timeout_s: float = 300) -> None:
         """Starts it and waits until it answers."""
         base = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
         with self.log.open("ab") as log:
@@ -42,7 +42,7 @@ class EngineProcess:
         until = time.monotonic() + timeout_s
         while time.monotonic() < until and self.process.poll() is None:
             try:
-                with urllib.request.urlopen(self.url + self._ready, timeout=1) as response:
+                with urllib.request.urlopen(self.url + self._ready, timeout=5) as response:
                     if response.status == 200:
                         return
             except OSError:

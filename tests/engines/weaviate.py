@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.engines.process import EngineProcess, binary
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
-
-
-def free_pair() -> int:
-    """A free port whose successor is free too: Weaviate wants neighbours, else its node finds no leader."""
-    while True:
-        (port,) = _free_ports(1)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
+from tests.ports import free_ports
 
 
 class WeaviateProcess(EngineProcess):
-    """One node on free ports; `kill()` and `start()` again keep its data."""
+    """One node on ports of its own; `kill()` and `start()` again keep its data."""
 
     def __init__(self, folder: Path) -> None:
-        self.http_port, self.grpc_port = _free_ports(2)
-        gossip, raft = free_pair(), free_pair()
+        self.http_port = free_ports(6)
+        # In pairs of neighbours, as Weaviate wants them: else its node finds no leader.
+        self.grpc_port, gossip, raft = self.http_port + 1, self.http_port + 2, self.http_port + 4
         env = {
             "GRPC_PORT": str(self.grpc_port),
             "CLUSTER_HOSTNAME": "node1",

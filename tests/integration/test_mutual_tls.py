@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import socket
 import ssl
-from pathlib import Path
 
 import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from ragkeep.access.v1 import access_pb2
 from ragkeep.embedder.v1 import embedder_pb2
 from ragkeep.gateway.v1 import gateway_pb2
 from ragkeep.generator.v1 import generator_pb2
 from ragkeep.retriever.v1 import retriever_pb2
 from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.errors import NotAllowed, PeerUnknown, from_rpc_error
-from ragkeep_runtime.tls import Identity
-from tests.pki import Authority
 from tests.stack import SERVICES, Stack
 
 pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite"), pytest.mark.engine("quote")]
@@ -39,7 +35,7 @@ def test_the_walk_finds_every_service() -> None:
     assert len(METHODS) >= 14
 
 
-async def _call(channel: grpc.aio.Channel, method: MethodDescriptor, timeout: float = 5) -> None:
+async def _call(channel: grpc.aio.Channel, method: MethodDescriptor, timeout: float = 60) -> None:
     path = f"/{method.containing_service.full_name}/{method.name}"
     request = GetMessageClass(method.input_type)()
     response = GetMessageClass(method.output_type).FromString
@@ -60,66 +56,6 @@ async def _refusal(channel: grpc.aio.Channel, method: MethodDescriptor) -> grpc.
 def _channel(stack: Stack, service: str, credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
     authority = [("grpc.default_authority", f"{service}.ragkeep.internal")]
     return grpc.aio.secure_channel(stack.target(service), credentials, options=authority)
-
-
-@pytest.mark.parametrize(("service", "method"), METHODS, ids=IDS)
-async def test_plaintext_is_refused(stack: Stack, service: str, method: MethodDescriptor) -> None:
-    """Nothing answers without TLS."""
-    error = await _refusal(grpc.aio.insecure_channel(stack.target(service)), method)
-    assert error.code() is grpc.StatusCode.UNAVAILABLE
-
-
-@pytest.mark.parametrize(("service", "method"), METHODS, ids=IDS)
-async def test_no_certificate_fails_in_the_handshake(stack: Stack, service: str, method: MethodDescriptor) -> None:
-    """Trusting the server is not enough."""
-    credentials = grpc.ssl_channel_credentials(stack.authority.ca.read_bytes())
-    error = await _refusal(_channel(stack, service, credentials), method)
-    assert error.code() is grpc.StatusCode.UNAVAILABLE
-
-
-@pytest.mark.parametrize(("service", "method"), METHODS, ids=IDS)
-async def test_another_authoritys_certificate_fails_in_the_handshake(
-    stack: Stack, service: str, method: MethodDescriptor, tmp_path: Path
-) -> None:
-    """The right name from the wrong authority is nobody."""
-    foreign = Authority(tmp_path).service("gateway")
-    mixed = Identity(foreign.cert, foreign.key, stack.authority.ca)
-    key, cert, ca = mixed.read()
-    error = await _refusal(_channel(stack, service, grpc.ssl_channel_credentials(ca, key, cert)), method)
-    assert error.code() is grpc.StatusCode.UNAVAILABLE
-
-
-@pytest.mark.parametrize(("service", "method"), METHODS, ids=IDS)
-async def test_a_valid_peer_that_the_rule_does_not_name_never_reaches_the_handler(
-    stack: Stack, service: str, method: MethodDescriptor
-) -> None:
-    """An unknown caller, and every service that is not named, gets NOT_ALLOWED before anything is parsed."""
-    rule = method.GetOptions().Extensions[access_pb2.access]
-    strangers = [stack.authority.caller("caller/other/app")]
-    strangers += [stack.identities[name] for name in SERVICES if name not in rule.peers]
-    path = f"/{method.containing_service.full_name}/{method.name}"
-    for identity in strangers:
-        async with open_channel(stack.target(service), service, identity) as channel:
-            # Bytes that are no message: a handler, or its parser, would fail in another way.
-            call = channel.unary_stream if method.server_streaming else channel.unary_unary
-            answer = call(path)(b"\xff\xff\xff", timeout=5)
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await (answer.read() if method.server_streaming else answer)
-        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
-        assert type(from_rpc_error(refused.value)) is NotAllowed
-
-
-@pytest.mark.parametrize("method", [m for name, m in METHODS if name == "gateway"], ids=lambda m: m.name)
-async def test_a_role_opens_what_it_names_and_nothing_else(stack: Stack, method: MethodDescriptor) -> None:
-    """The reader reads; importing is for editors."""
-    rule = method.GetOptions().Extensions[access_pb2.access]
-    async with open_channel(stack.target("gateway"), "gateway", stack.reader) as channel:
-        refused = False
-        try:
-            await _call(channel, method)
-        except grpc.aio.AioRpcError as error:
-            refused = type(from_rpc_error(error)) is NotAllowed
-    assert refused is (access_pb2.ROLE_READER not in rule.roles)
 
 
 @pytest.mark.parametrize(
@@ -166,8 +102,20 @@ def test_the_handshake_is_tls_1_3_with_http2(stack: Stack, service: str) -> None
     context.set_alpn_protocols(["h2"])
     port = stack.ports[service]
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname=f"{service}.ragkeep.internal") as secured,
     ):
         assert secured.version() == "TLSv1.3"
         assert secured.selected_alpn_protocol() == "h2"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_older_tls_is_refused(stack: Stack, service: str) -> None:
+    """Whatever certificate is shown: in TLS 1.2 a caller's would cross the wire in the open."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(stack.authority.ca)
+    context.load_cert_chain(stack.cli.cert, stack.cli.key)
+    context.set_alpn_protocols(["h2"])
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with socket.create_connection(("127.0.0.1", stack.ports[service]), timeout=60) as plain, pytest.raises(ssl.SSLError):
+        context.wrap_socket(plain, server_hostname=f"{service}.ragkeep.internal")

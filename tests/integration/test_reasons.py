@@ -30,7 +30,7 @@ async def refused(
 ) -> RagkeepError:
     """What an ask ends in."""
     with pytest.raises(grpc.aio.AioRpcError) as failed:
-        [event async for event in rag.Ask(pb.AskRequest(question=question), metadata=metadata, timeout=30)]
+        [event async for event in rag.Ask(pb.AskRequest(question=question), metadata=metadata, timeout=300)]
     return from_rpc_error(failed.value)
 
 
@@ -70,7 +70,7 @@ async def test_more_questions_than_the_queue_holds_are_refused_at_once(own: Stac
 
         async def ask() -> RagkeepError | None:
             try:
-                [event async for event in rag.Ask(pb.AskRequest(question="忘记密码"), metadata=TENANT, timeout=60)]
+                [event async for event in rag.Ask(pb.AskRequest(question="忘记密码"), metadata=TENANT, timeout=300)]
             except grpc.aio.AioRpcError as error:
                 return from_rpc_error(error)
             return None
@@ -143,7 +143,7 @@ async def test_an_engine_that_answers_nonsense_is_said_to_have_failed(own: Stack
     async with open_channel(own.target("gateway"), "gateway", own.cli) as channel:
         request = pb.ImportDocumentsRequest(documents=SAMPLE[:1])
         with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await RagServiceStub(channel).ImportDocuments(request, metadata=TENANT, timeout=30)
+            await RagServiceStub(channel).ImportDocuments(request, metadata=TENANT, timeout=300)
     error = from_rpc_error(failed.value)
     assert error.reason == "ENGINE_FAILED"
     assert "this is no engine" not in json.dumps([error.message, dict(error.metadata)])

@@ -15,13 +15,13 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from ragkeep_runtime.access import ANY, rules_of
 from tests.k8s.manifests import CACHE, SERVICES, Object, at_path, container, named, of_kind, paths_to, pod, ports, workloads
-from tests.k8s.rules import default_port
+from tests.k8s.services import default_port
 
 # (from, to, port, protocol)
 Pair = tuple[str, str, int, str]
 NAMESPACE = "ragkeep"
 CALLER, STRANGER, INTRUDER, DNS, INTERNET = "caller", "stranger", "intruder", "kube-dns", "internet"
-COLLECTOR = "collector"
+COLLECTOR, HTTPS_CLIENT, PROMETHEUS = "collector", "https-client", "prometheus"
 
 
 def services_of_the_contract() -> list[ServiceDescriptor]:
@@ -34,7 +34,7 @@ def services_of_the_contract() -> list[ServiceDescriptor]:
 
 
 def needed(objects: list[Object], services: Iterable[ServiceDescriptor]) -> set[Pair]:
-    """The pairs that the access rules need, with the engine behind its proxies, tracing where it is on, and DNS."""
+    """The pairs that the access rules need, with the engine behind its proxies, and DNS; people, tracing and metrics where they are on."""
     pairs: set[Pair] = set()
     for service in services:
         server = service.full_name.split(".")[1]  # ragkeep.<server>.v1.…
@@ -54,6 +54,15 @@ def needed(objects: list[Object], services: Iterable[ServiceDescriptor]) -> set[
         if endpoint:
             pairs.add((service_name, COLLECTOR, int(endpoint.rpartition(":")[2]), "TCP"))
             looking_up.add(service_name)
+        listen = env.get("RAGKEEP_HTTP_LISTEN", "")
+        if listen:
+            pairs.add((HTTPS_CLIENT, service_name, int(listen.rpartition(":")[2]), "TCP"))
+    # Whoever shows metrics says so in an annotation.
+    for workload in workloads(objects):
+        annotations = workload["spec"]["template"]["metadata"].get("annotations", {})
+        if annotations.get("prometheus.io/scrape") == "true":
+            name = workload["metadata"]["name"]
+            pairs.add((PROMETHEUS, name, default_port(name, "health_listen"), "TCP"))
     return pairs | {(name, DNS, 53, protocol) for name in looking_up for protocol in ("TCP", "UDP")}
 
 
@@ -100,7 +109,7 @@ def _evaluate(objects: list[Object], policies: list[Object], ends: tuple[int, ..
 
 
 def _pods(objects: list[Object]) -> list[dict[str, Any]]:
-    """One pod of each workload; beside them a caller, two that nobody knows, DNS, a collector, and an address outside."""
+    """One pod of each workload; beside them those that may come, those that look like them, DNS, and addresses outside."""
 
     def one(name: str, namespace: str, labels: dict[str, str]) -> dict[str, Any]:
         names = {"kubernetes.io/metadata.name": namespace}
@@ -117,6 +126,9 @@ def _pods(objects: list[Object]) -> list[dict[str, Any]]:
         one(DNS, "kube-system", {"k8s-app": "kube-dns"}),
         one("other-system", "kube-system", {"k8s-app": "other"}),
         one(COLLECTOR, "observability", {"app.kubernetes.io/name": "collector"}),
+        one(HTTPS_CLIENT, "ingress", {"ragkeep.internal/https-client": "true"}),
+        one(PROMETHEUS, "observability", {"app.kubernetes.io/name": "prometheus"}),
+        one("other-prometheus", "helpdesk", {"app.kubernetes.io/name": "prometheus"}),
     ]
     for number, entry in enumerate(found):
         entry["ip"] = f"10.1.0.{number + 1}"
@@ -129,7 +141,7 @@ def _pods(objects: list[Object]) -> list[dict[str, Any]]:
 
 def _every_port(objects: list[Object]) -> set[int]:
     """All that anything listens on, Ollama's and Weaviate's own included, and what an intruder would try."""
-    found = {22, 25, 53, 80, 443, 4317, 6443, 8080, 11434, 50051}
+    found = {22, 25, 53, 80, 443, 4317, 6443, 8080, 8443, 11434, 50051}
     # Whatever a policy opens is tried, and a port that nobody thought of.
     for policy in of_kind(objects, "NetworkPolicy"):
         for path in paths_to(policy, "port"):

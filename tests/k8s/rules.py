@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
 
-from ragkeep_embedder.settings import Settings as EmbedderSettings
-from ragkeep_gateway.settings import Settings as GatewaySettings
-from ragkeep_generator.settings import Settings as GeneratorSettings
-from ragkeep_retriever.settings import Settings as RetrieverSettings
 from ragkeep_runtime import deadline, process
-from ragkeep_runtime.settings import ProcessSettings
+from tests.k8s.access_rules import ACCESS_RULES, Rule
 from tests.k8s.manifests import (
     SERVICES,
     Object,
@@ -28,22 +23,9 @@ from tests.k8s.manifests import (
     ports,
     workloads,
 )
+from tests.k8s.services import IDENTITIES, SETTINGS, TRUST_DOMAIN, default_port
 
-Rule = Callable[[list[Object]], list[str]]
-SETTINGS: dict[str, type[ProcessSettings]] = {
-    "gateway": GatewaySettings,
-    "embedder": EmbedderSettings,
-    "retriever": RetrieverSettings,
-    "generator": GeneratorSettings,
-}
-TRUST_DOMAIN = str(ProcessSettings.model_fields["trust_domain"].default)
-IDENTITIES = (*SERVICES, "weaviate")
 _ON_LOOPBACK = re.compile(r"^(http://)?127\.0\.0\.1:")
-
-
-def default_port(service: str, setting: str) -> int:
-    """The port that a service's settings have by default."""
-    return int(str(SETTINGS[service].model_fields[setting].default).rpartition(":")[2])
 
 
 def restricted(objects: list[Object]) -> list[str]:
@@ -386,6 +368,6 @@ def proxies(objects: list[Object]) -> list[str]:
     return wrong
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, Rule] = ACCESS_RULES | {
     rule.__name__: rule for rule in (restricted, resources, spread, probes, ending, settings, identities, engines, proxies)
 }

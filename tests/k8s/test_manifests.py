@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from tests.k8s.manifests import (
     Object,
     component_on,
     container,
+    containers,
     environment,
     named,
     of_kind,
@@ -34,6 +38,10 @@ def everything() -> dict[str, list[Object]]:
     found["dev+autoscaling"] = component_on("dev", "autoscaling")
     found["dev+autoscaling+queue"] = component_on("dev", "autoscaling", "autoscaling-queue")
     found["prod+gpu-embedder"] = component_on("prod", "gpu-embedder")
+    found["dev+people"] = component_on("dev", "people")
+    found["edge+metrics"] = component_on("edge", "metrics")
+    found["dev+sealing"] = component_on("dev", "sealing")
+    found["prod+people+sealing+metrics+tracing"] = component_on("prod", "people", "sealing", "metrics", "tracing")
     found["authority"] = render(ROOT / "authority")
     found["caller"] = render(ROOT / "caller")
     found["models"] = render(ROOT / "models")
@@ -66,7 +74,19 @@ def test_an_overlay_keeps_the_rule(name: str, rule: object) -> None:
     assert rule(overlay(name)) == []
 
 
-@pytest.mark.parametrize("name", ["dev+tracing", "dev+autoscaling", "dev+autoscaling+queue", "prod+gpu-embedder"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dev+tracing",
+        "dev+autoscaling",
+        "dev+autoscaling+queue",
+        "prod+gpu-embedder",
+        "dev+people",
+        "edge+metrics",
+        "dev+sealing",
+        "prod+people+sealing+metrics+tracing",
+    ],
+)
 def test_an_overlay_with_components_keeps_every_rule(name: str) -> None:
     """What a component adds or changes is held to the same, its variables to the settings classes."""
     for rule in RULES.values():
@@ -107,6 +127,10 @@ def test_all_that_a_pod_mounts_is_there_or_is_made_as_the_docs_say() -> None:
                     or volume.get("persistentVolumeClaim", {}).get("claimName")
                 )
                 assert not wanted or wanted in there or f" {wanted} " in page, (name, workload["metadata"]["name"], wanted)
+            for one in containers(spec):
+                for source in one.get("envFrom", []):
+                    wanted = source["configMapRef"]["name"]
+                    assert wanted in there or f" {wanted} " in page, (name, workload["metadata"]["name"], wanted)
 
 
 def test_prod_puts_generators_on_gpu_nodes_and_nothing_else() -> None:
@@ -146,10 +170,11 @@ def test_edge_runs_the_small_model_on_arm() -> None:
 
 
 def test_autoscalers_act_on_what_is_there() -> None:
-    """One each for the four services; no number of replicas is left that an apply would set back; queue depth where it counts."""
+    """One each for the services, none for the gateway, whose replicas share the quotas; no number of replicas is left that an apply
+    would set back; queue depth where it counts."""
     for name, objects in (("dev", component_on("dev", "autoscaling")), ("prod", overlay("prod"))):
         scalers = of_kind(objects, "HorizontalPodAutoscaler")
-        assert {one["metadata"]["name"] for one in scalers} == {"gateway", "embedder", "retriever", "generator"}
+        assert {one["metadata"]["name"] for one in scalers} == {"embedder", "retriever", "generator"}
         for one in scalers:
             target = one["spec"]["scaleTargetRef"]
             found = named(objects, target["kind"], target["name"])
@@ -160,6 +185,31 @@ def test_autoscalers_act_on_what_is_there() -> None:
             assert signals == ({"Pods"} if queue else {"Resource"}), (name, target)
             if queue:
                 assert one["spec"]["metrics"][0]["pods"]["metric"]["name"] == "ragkeep_engine_queue_depth"
+
+
+_SHOWN = """
+from ragkeep_runtime.gate import Gate
+from ragkeep_runtime.metrics import configure_metrics, watch_queue
+text = configure_metrics("generator")
+gate = Gate("ollama", concurrent=1, waiting=1)
+watch_queue(gate)
+print(text().decode())
+"""
+
+
+def test_autoscalers_go_by_a_metric_that_the_services_show() -> None:
+    """By the name that stands in Prometheus' text of a process, which an adapter offers as a metric of pods."""
+    shown = subprocess.run([sys.executable, "-c", _SHOWN], capture_output=True, text=True, check=True).stdout
+    names = {
+        metric["pods"]["metric"]["name"]
+        for one in of_kind(overlay("prod"), "HorizontalPodAutoscaler")
+        for metric in one["spec"]["metrics"]
+        if metric["type"] == "Pods"
+    }
+    assert names
+    for name in names:
+        assert re.search(rf'^{name}{{.*queue="ollama".*}} 0', shown, re.MULTILINE), name
+        assert f"seriesQuery: '{name}{{" in Path("docs/metrics.md").read_text()
 
 
 def test_the_example_caller_is_admitted_by_the_gateways_policy() -> None:

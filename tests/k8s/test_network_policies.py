@@ -7,9 +7,23 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 
 from ragkeep.access.v1 import access_pb2
 from tests.k8s.manifests import OVERLAYS, Object, component_on, named, of_kind, overlay, workloads
-from tests.k8s.network import CALLER, INTERNET, INTRUDER, STRANGER, allowed, needed, sent, services_of_the_contract, taken
+from tests.k8s.network import (
+    CALLER,
+    HTTPS_CLIENT,
+    INTERNET,
+    INTRUDER,
+    PROMETHEUS,
+    STRANGER,
+    allowed,
+    needed,
+    sent,
+    services_of_the_contract,
+    taken,
+)
 
 pytestmark = pytest.mark.engine("cyclonus")
+# All that open a way.
+COMPONENTS = ("tracing", "people", "metrics")
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -26,10 +40,29 @@ def test_with_tracing_the_collector_is_reached_too() -> None:
     assert ("embedder", "collector", 4317, "TCP") in allowed(objects)
 
 
+def test_with_people_https_is_reached_by_pods_that_are_marked_and_nothing_else() -> None:
+    """An ingress controller reaches the HTTPS port alone; a caller's label does not open it, nor the other way round."""
+    objects = component_on("dev", "people")
+    _exactly_what_is_needed(objects)
+    found = allowed(objects)
+    assert {pair for pair in found if HTTPS_CLIENT in pair[:2]} == {(HTTPS_CLIENT, "gateway", 8443, "TCP")}
+    assert {(to, port) for sender, to, port, _ in found if sender == CALLER} == {("gateway", 50061)}
+
+
+def test_with_metrics_prometheus_reaches_the_health_ports_alone() -> None:
+    """Of the four services; a Prometheus of another namespace is nobody."""
+    objects = component_on("prod", "people", "metrics", "tracing")
+    _exactly_what_is_needed(objects)
+    found = allowed(objects)
+    ports = {"gateway": 9161, "embedder": 9162, "retriever": 9163, "generator": 9164}
+    assert {pair for pair in found if PROMETHEUS in pair[:2]} == {(PROMETHEUS, to, at, "TCP") for to, at in ports.items()}
+    assert not {pair for pair in found if "other-prometheus" in pair[:2]}
+
+
 def test_nothing_leaves_and_nobody_unknown_comes_in() -> None:
     """Said once more without the contract: the Internet, a pod without the label, an unknown pod in the namespace itself."""
     found = allowed(overlay("prod"))
-    strangers = {INTERNET, "site", "metadata-service", "node", STRANGER, INTRUDER, "other-system"}
+    strangers = {INTERNET, "site", "metadata-service", "node", STRANGER, INTRUDER, "other-system", HTTPS_CLIENT, PROMETHEUS}
     assert not {pair for pair in found if pair[0] in strangers or pair[1] in strangers}
     assert {(to, port) for sender, to, port, _ in found if sender == CALLER} == {("gateway", 50061)}
 
@@ -45,8 +78,8 @@ def test_an_rpc_that_lets_a_new_peer_in_is_missed_until_the_policies_follow() ->
 
 
 def test_a_rule_names_its_ports_and_pods_never_addresses() -> None:
-    """Every rule of every policy, tracing's too: a rule without ports opens all of them, and an address is no pod."""
-    for policy in of_kind(component_on("prod", "tracing"), "NetworkPolicy"):
+    """Every rule of every policy, the components' too: a rule without ports opens all of them, and an address is no pod."""
+    for policy in of_kind(component_on("prod", *COMPONENTS), "NetworkPolicy"):
         for direction, peers in (("ingress", "from"), ("egress", "to")):
             for rule in policy["spec"].get(direction, []):
                 assert rule["ports"], policy["metadata"]["name"]
@@ -62,6 +95,23 @@ HOLES = [
     ("weaviate", "ingress", {"ports": [{"protocol": "TCP", "port": 9999}]}),
     ("retriever", "ingress", {"from": [{"podSelector": {}}], "ports": [{"protocol": "SCTP", "port": 50063}]}),
     ("generator", "ingress", {"from": [{"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": 50064}]}),
+    ("people", "ingress", {"from": [{"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": 8443}]}),
+    (
+        "people",
+        "ingress",
+        {
+            "from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"ragkeep.internal/https-client": "true"}}}],
+            "ports": [{"protocol": "TCP", "port": 50061}],
+        },
+    ),
+    (
+        "metrics-gateway",
+        "ingress",
+        {
+            "from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}}],
+            "ports": [{"protocol": "TCP", "port": 9161}],
+        },
+    ),
 ]
 
 
@@ -69,8 +119,9 @@ HOLES = [
     ("name", "direction", "rule"), HOLES, ids=[f"{name}-{number}" for number, (name, _, _) in enumerate(HOLES)]
 )
 def test_a_hole_is_noticed(name: str, direction: str, rule: Object) -> None:
-    """A network of the site, any address, a port more, another protocol, everybody: each is more than what is needed."""
-    objects = overlay("dev")
+    """A network of the site, any address, a port more, another protocol, everybody, anybody's Prometheus: each is more than what is
+    needed."""
+    objects = component_on("dev", *COMPONENTS)
     found = named(objects, "NetworkPolicy", name)
     assert found
     found["spec"].setdefault(direction, []).append(rule)
@@ -84,10 +135,10 @@ def test_a_hole_is_noticed(name: str, direction: str, rule: Object) -> None:
 
 def test_without_any_one_policy_the_comparison_fails() -> None:
     """Each policy is needed: dropped, either something gets through that should not, or something does not that should."""
-    objects = overlay("dev")
+    objects = component_on("dev", *COMPONENTS)
     expected = needed(objects, services_of_the_contract())
     policies = of_kind(objects, "NetworkPolicy")
-    assert len(policies) >= 7
+    assert len(policies) >= 13
     for policy in policies:
         left = [one for one in objects if one is not policy]
         assert allowed(left) != expected, policy["metadata"]["name"]
@@ -95,7 +146,7 @@ def test_without_any_one_policy_the_comparison_fails() -> None:
 
 def test_each_peer_in_a_policy_is_needed() -> None:
     """A rule of a policy that is dropped is missed as well: no rule is there for nothing."""
-    objects = overlay("dev")
+    objects = component_on("dev", *COMPONENTS)
     expected = needed(objects, services_of_the_contract())
     tried = 0
     for policy in of_kind(objects, "NetworkPolicy"):
@@ -105,7 +156,7 @@ def test_each_peer_in_a_policy_is_needed() -> None:
                 assert allowed(objects) != expected, (policy["metadata"]["name"], direction, rule)
                 policy["spec"][direction].append(rule)
                 tried += 1
-    assert tried >= 12
+    assert tried >= 21
     assert allowed(objects) == expected
 
 

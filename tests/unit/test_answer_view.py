@@ -82,13 +82,21 @@ def test_an_honest_no_tells_what_was_looked_for_and_is_nowhere(capsys: pytest.Ca
     ("text", "tokens", "words"),
     [
         ("巧克力蛋糕怎么烤？", ["巧克", "克力", "力蛋", "蛋糕"], ["巧克力蛋糕"]),
-        ("VPN断开，重置密码", ["vpn", "断开", "重置", "密码"], ["vpn", "断开", "重置", "密码"]),
+        ("VPN断开，重置密码", ["vpn", "断开", "重置", "密码"], ["VPN", "断开", "重置", "密码"]),
         ("How do I bake cakes? Bake!", ["bake", "cake", "peopl"], ["bake", "cakes", "peopl"]),
+        (
+            "Nearby companies having Jaguars",
+            ["nearbi", "compani", "have", "jaguar"],
+            ["Nearby", "companies", "having", "Jaguars"],
+        ),
+        ("A cat or a cake, in Cases", ["cat", "cake", "case"], ["cat", "cake", "Cases"]),
+        ("Wie heißen die Flüsse?", ["heissen", "flüsse"], ["heißen", "Flüsse"]),
+        ("Ticket T-1042", ["ticket", "t-1042", "t", "1042"], ["Ticket", "T-1042"]),
         ("Is nothing there: no", ["no", "there"], ["there", "no"]),
     ],
 )
 def test_what_was_looked_for_is_shown_in_whole_words(text: str, tokens: list[str], words: list[str]) -> None:
-    """Pairs of characters that overlap are one word, a stem is its whole word, and none is found inside another word."""
+    """Pairs of characters that overlap are one word, a stem is the word that was typed, and none is found inside another word."""
     assert whole_words(text, tokens) == words
 
 

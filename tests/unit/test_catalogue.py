@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from ragkeep_retriever.analyzer import FINGERPRINT
-from ragkeep_retriever.catalogue import dump, load
-from ragkeep_retriever.store import Collection
+from ragkeep_retriever.catalogue import VERSION, dump, load
+from ragkeep_retriever.values import Collection
 from ragkeep_runtime.errors import EngineFailed, RagkeepError
 from tests.stores import definition
 
@@ -39,10 +39,19 @@ def test_an_entry_of_the_first_version_is_upgraded() -> None:
     assert load(dump(found)) == found
 
 
+def test_an_entry_of_the_second_version_has_no_sealed_field() -> None:
+    """It was written before there were any."""
+    one = definition()
+    second = json.loads(dump(one))
+    for field in second["collection"]["fields"]:
+        del field["sealed"]
+    assert load(json.dumps({**second, "version": 2})) == one
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"version": 3}, "CATALOGUE_TOO_NEW"),
+        ({"version": VERSION + 1}, "CATALOGUE_TOO_NEW"),
         ({"analyzer": "0/unicode-1"}, "ANALYZER_MISMATCH"),
         ({"version": "x"}, "ENGINE_FAILED"),
         ({"collection": {}}, "ENGINE_FAILED"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from ragkeep_client.certificates import CLI_FILE, SERVICES, Certificates
+from ragkeep_client.certificates import CLI_FILE, HTTPS_FILE, LEAVES, SERVICES, Certificates
 from ragkeep_client.output import CommandError
 
 NOW = dt.datetime.now(dt.UTC)
@@ -18,7 +18,7 @@ NOW = dt.datetime.now(dt.UTC)
 @pytest.fixture
 def certificates(tmp_path: Path) -> Certificates:
     made = Certificates(tmp_path / "certificates")
-    assert made.ensure() == ["ca", *SERVICES, CLI_FILE]
+    assert made.ensure() == ["ca", *LEAVES]
     return made
 
 
@@ -101,13 +101,13 @@ def test_good_certificates_are_left_alone(certificates: Certificates) -> None:
 def test_leaves_that_expire_soon_are_made_anew_by_the_same_authority(certificates: Certificates) -> None:
     """Clients that trust the authority need nothing new."""
     before = certificates.ca.read_bytes()
-    assert certificates.ensure(NOW + dt.timedelta(days=340)) == [*SERVICES, CLI_FILE]
+    assert certificates.ensure(NOW + dt.timedelta(days=340)) == [*LEAVES]
     assert certificates.ca.read_bytes() == before
 
 
 def test_an_authority_near_its_end_is_replaced_with_all_its_leaves(certificates: Certificates) -> None:
     """No leaf may outlive it."""
-    assert certificates.ensure(NOW + dt.timedelta(days=3400)) == ["ca", *SERVICES, CLI_FILE]
+    assert certificates.ensure(NOW + dt.timedelta(days=3400)) == ["ca", *LEAVES]
 
 
 def test_a_torn_or_foreign_leaf_is_made_anew(certificates: Certificates) -> None:
@@ -122,7 +122,7 @@ def test_a_torn_or_foreign_leaf_is_made_anew(certificates: Certificates) -> None
 def test_certificates_are_shown_with_who_until_when_and_of_whom(certificates: Certificates) -> None:
     """The authority first; nothing is wrong with new ones."""
     shown = certificates.show()
-    assert [one.name for one in shown] == ["ca", *SERVICES, CLI_FILE]
+    assert [one.name for one in shown] == ["ca", *LEAVES]
     by_name = {one.name: one for one in shown}
     assert by_name["gateway"].uri == "spiffe://ragkeep.internal/gateway"
     assert by_name["gateway"].dns == ("gateway.ragkeep.internal", "localhost")
@@ -158,24 +158,24 @@ def test_a_clock_that_was_a_day_ahead_costs_new_certificates_at_the_next_start(t
     """The authority's own is not valid yet either, so all are new."""
     made = Certificates(tmp_path / "ahead")
     made.ensure(NOW + dt.timedelta(days=1))
-    assert made.ensure(NOW) == ["ca", *SERVICES, CLI_FILE]
+    assert made.ensure(NOW) == ["ca", *LEAVES]
     assert handshake(made, "gateway", "localhost") == "TLSv1.3"
 
 
 def test_renewed_leaves_are_new_and_of_the_same_authority(certificates: Certificates) -> None:
     """What trusts the authority needs nothing new."""
     before = {one.name: one.serial for one in certificates.show()}
-    assert certificates.renew() == [*SERVICES, CLI_FILE]
+    assert certificates.renew() == [*LEAVES]
     after = {one.name: one.serial for one in certificates.show()}
     assert after["ca"] == before["ca"]
-    assert all(after[name] != before[name] for name in (*SERVICES, CLI_FILE))
+    assert all(after[name] != before[name] for name in LEAVES)
     assert handshake(certificates, "gateway", "localhost") == "TLSv1.3"
 
 
 def test_while_all_runs_only_leaves_near_their_end_are_made_anew(certificates: Certificates) -> None:
     """The authority stays: to change it needs a start."""
     assert certificates.renew_due() == []
-    assert certificates.renew_due(NOW + dt.timedelta(days=340)) == [*SERVICES, CLI_FILE]
+    assert certificates.renew_due(NOW + dt.timedelta(days=340)) == [*LEAVES]
     assert certificates.renew_due(NOW + dt.timedelta(days=3400)) == []
 
 
@@ -184,3 +184,17 @@ def test_without_an_authority_nothing_is_renewed(certificates: Certificates) -> 
     certificates.ca.unlink()
     with pytest.raises(CommandError, match="ragkeep up"):
         certificates.renew()
+
+
+def test_what_https_shows_is_nobody_among_services(certificates: Certificates) -> None:
+    """It names localhost and no service; no service takes it for a caller's, and nobody takes it for a service."""
+    certificate = leaf(certificates, HTTPS_FILE)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == []
+    assert names.get_values_for_type(x509.DNSName) == ["localhost"]
+    assert {str(one) for one in names.get_values_for_type(x509.IPAddress)} == {"127.0.0.1", "::1"}
+    assert handshake(certificates, HTTPS_FILE, "localhost") == "TLSv1.3"
+    with pytest.raises(ssl.SSLError):
+        handshake(certificates, "gateway", "gateway.ragkeep.internal", HTTPS_FILE)
+    with pytest.raises(ssl.SSLError):
+        handshake(certificates, HTTPS_FILE, "gateway.ragkeep.internal")

@@ -10,9 +10,9 @@ import pytest
 import ragkeep_client
 
 PUBLIC = {
-    "AllOf", "AnyOf", "Change", "Citation", "Client", "Collection", "Delta", "Document", "Done", "Embeddings", "Equals", "Event", "Evidence",
+    "AllOf", "AnyOf", "AuditEntry", "AuditFault", "AuditHead", "AuditProgress", "AuditVerdict", "ReplicaUnreachable", "Change", "Citation", "Client", "Collection", "DeletedTenant", "Delta", "Document", "Done", "Embeddings", "Equals", "Event", "Evidence",
     "Field", "FieldValue", "Filter", "FilterSyntaxError", "Identity", "InstalledModel", "Keyword", "LoadedModel", "NoneOf", "OneOf", "Outcome", "RagkeepError", "Range",
-    "PullProgress", "Rewritten", "Schema", "Scores", "Search", "ServiceModels", "Source", "Sources", "Status", "StoredDocument", "Turn", "Usage", "parse_filter", "write_filter",
+    "PullProgress", "Quotas", "Rewritten", "Rotation", "Schema", "Scores", "Sealed", "Search", "ServiceModels", "Source", "Sources", "Status", "StoredDocument", "Tenant", "TenantList", "Turn", "Usage", "parse_filter", "write_filter",
 }  # fmt: skip
 
 

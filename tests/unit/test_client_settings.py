@@ -53,6 +53,19 @@ def test_each_value_comes_from_the_first_that_says_it(tmp_path: Path) -> None:
     assert one(found, "gateway", "retriever") == ("127.0.0.1:50063", Source.UP)
 
 
+def test_what_another_engine_reads_is_not_shown_as_if_it_counted(tmp_path: Path) -> None:
+    """A model of Ollama beside e5 would be taken for what is served; what the site says itself is shown, whoever reads it."""
+    kept = {"embedder": {"engine": "e5"}, "retriever": {"engine": "sqlite"}, "generator": {"engine": "ollama"}}
+    found = resolved(tmp_path, '[retriever]\nweaviate_url = "http://127.0.0.1:1"\n', {}, kept)
+    for service, name in (("embedder", "model"), ("embedder", "ollama_url"), ("retriever", "weaviate_grpc_port")):
+        assert one(found, service, name) == ("", Source.UNUSED)
+    assert one(found, "retriever", "weaviate_url") == ("http://127.0.0.1:1", Source.FILE)
+    assert one(found, "generator", "model") == ("llama3.2", Source.DEFAULT)
+    check(read(tmp_path, ""), found)
+    for launch in launches_of(DataFolder(tmp_path), found, {}):
+        assert not {"RAGKEEP_MODEL", "RAGKEEP_OLLAMA_URL"} & environment(launch.settings, {}).keys()
+
+
 def test_an_engines_own_variable_is_taken_and_ours_comes_first(tmp_path: Path) -> None:
     """An empty one says nothing."""
     outer = {"OLLAMA_HOST": "127.0.0.1:1", "RAGKEEP_OLLAMA_URL": "http://127.0.0.1:2", "WEAVIATE_URL": ""}

@@ -40,6 +40,31 @@ def test_the_encoding_is_recognised_and_named(path: Path, codec: str, prefix: by
     assert rows == [Row(2, dict(zip(COLUMNS, GOOD.strip().split(","), strict=True)), text=True)]
 
 
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "gb18030"])
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_semicolons_and_tabs_are_recognised_by_the_header(path: Path, codec: str, delimiter: str) -> None:
+    """As spreadsheets write CSV where the comma is for decimals; commas in cells, in quotes or not, are text then."""
+    cells = ["T-1", "忘记密码, 再次", 'a "b"; c\td', "请重置密码, 1,5 次", "账号管理"]
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerow(cells)
+    header = HEADER.replace(",", delimiter)
+    file, rows = read(path, (header + text.getvalue() + CHINESE.replace(",", delimiter)).encode(codec))
+    assert file.delimiter == delimiter
+    assert rows[0] == Row(2, dict(zip(COLUMNS, cells, strict=True)), text=True)
+    assert len(rows) == 11
+
+
+def test_a_header_with_a_comma_is_parted_by_commas(path: Path) -> None:
+    """Whatever else stands in it; and a TSV by tabs."""
+    file, rows = read(path, b'a,"b;c"\n1,2\n', ("a",))
+    assert file.delimiter == ","
+    assert rows == [Row(2, {"a": "1", "b;c": "2"}, text=True)]
+    tabs, _ = read(path, b"a;b\tc\n", ("c",), format_="tsv")
+    assert tabs.delimiter == "\t"
+    one, _ = read(path, b'"a,b;c"\n', ("a,b;c",))
+    assert one.delimiter == ","
+
+
 def test_a_quoted_field_may_hold_newlines_commas_and_quotes(path: Path) -> None:
     """A record may span lines; the next one's line number counts them."""
     _, rows = read(path, (HEADER + 'T-1,"a, ""b""","one\r\ntwo\n",s,c\r\n\nT-2,t,d,s,c').encode())

@@ -49,6 +49,11 @@ def test_a_content_template_says_which_fields_are_searchable() -> None:
     assert [field.name for field in found.fields if field.searchable] == ["title", "body", "year"]
 
 
+def _sealed(message: pb.Collection, **changed: str) -> None:
+    message.fields.add(name="pin", type=pb.FIELD_TYPE_TEXT, sealed=True, required=True)
+    message.MergeFrom(pb.Collection(**changed))  # type: ignore[arg-type]
+
+
 def _nothing_searchable(message: pb.Collection) -> None:
     for field in message.fields:
         field.searchable = False
@@ -64,7 +69,11 @@ def _nothing_searchable(message: pb.Collection) -> None:
         (lambda m: m.fields.add(name="Title", type=pb.FIELD_TYPE_TEXT), "INVALID_REQUEST", "Title"),
         (lambda m: m.fields.add(name="a-b", type=pb.FIELD_TYPE_TEXT), "INVALID_REQUEST", "a-b"),
         (lambda m: m.fields.add(name="more"), "INVALID_REQUEST", "type"),
-        (lambda m: m.fields.add(name="more", type=pb.FIELD_TYPE_TEXT, sealed=True), "SEALING_UNAVAILABLE", "more"),
+        (lambda m: m.fields.add(name="pin", type=pb.FIELD_TYPE_TEXT, sealed=True, searchable=True), "FIELD_SEALED", "indexed"),
+        (lambda m: m.fields.add(name="pin", type=pb.FIELD_TYPE_TEXT, sealed=True, filterable=True), "FIELD_SEALED", "compared"),
+        (lambda m: _sealed(m, title_field="pin"), "FIELD_SEALED", "title"),
+        (lambda m: _sealed(m, content_template="{title} {body} {pin}"), "FIELD_SEALED", "content template"),
+        (lambda m: _sealed(m, prompt_template="{passages} {question} {pin}"), "FIELD_SEALED", "prompt template"),
         (lambda m: setattr(m, "title_field", "nothing"), "INVALID_REQUEST", "nothing"),
         (_nothing_searchable, "TEMPLATE_INVALID", "searchable"),
         (lambda m: setattr(m, "content_template", "words alone"), "TEMPLATE_INVALID", "{title}"),

@@ -29,6 +29,37 @@ def test_every_reason_has_its_way_out() -> None:
     assert {reason for reason in REASONS if f"`{reason}`" not in page} == set()
 
 
+def test_every_metric_has_its_row_and_every_row_its_metric() -> None:
+    """In docs/metrics.md; a counter's name ends there as Prometheus shows it."""
+    rows = set(re.findall(r"^\| `(ragkeep_\w+)`", Path("docs/metrics.md").read_text(), re.MULTILINE))
+    made = {
+        name + ("_total" if kind.endswith("counter") else "")
+        for room in ("runtime", "services", "gateway", "client")
+        for file in Path(room).rglob("*.py")
+        for kind, name in re.findall(r'create_(\w+)\(\s*"(\w+)"', file.read_text())
+        if name.startswith("ragkeep_")
+    }
+    assert len(made) >= 9
+    assert made == rows
+
+
+def test_every_span_and_attribute_has_its_row_and_no_other() -> None:
+    """In docs/tracing.md; those of an RPC are named by it."""
+    page = Path("docs/tracing.md").read_text()
+    code = "\n".join(file.read_text() for room in ("runtime", "services", "gateway") for file in Path(room).rglob("*.py"))
+    spans = set(re.findall(r'\bspan\("([a-z0-9]+\.\w+)"', code))
+    assert len(spans) > 10
+    rows = "".join(line for line in page.splitlines() if line.startswith("| `"))
+    assert set(re.findall(r"`((?:e5|ollama|store)\.\w+)`", rows)) == spans
+    attributes = set(
+        re.findall(r'"(ragkeep\.(?:texts|purpose|model|passages|completion_tokens|documents|dry_run|limit|mode))"', code)
+    )
+    assert set(re.findall(r"`(ragkeep\.[a-z_]+)`", rows)) == attributes
+    # A new one is seen: whatever is passed to a span.
+    passed = set(re.findall(r'span\("[\w.]+", \{(.*?)\}\)', code))
+    assert {name for one in passed for name in re.findall(r'"([\w.]+)":', one)} <= attributes
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     """Relative links of every page at the top and in docs."""
     for page in [*Path().glob("*.md"), *Path("docs").glob("*.md")]:
@@ -59,7 +90,7 @@ def test_the_example_of_a_settings_file_is_right(tmp_path: Path) -> None:
     own = own_settings(DataFolder(tmp_path), addresses_of(50061, 9161))
     check(file, resolve(file, {}, own, {}))
     assert file.of("generator")["num_ctx"] == "16384"
-    assert file.up == {"ports": 50061, "health_ports": 9161}
+    assert file.up == {"ports": 50061, "health_ports": 9161, "http_port": 8443}
 
 
 def test_every_option_of_import_is_in_the_pages() -> None:

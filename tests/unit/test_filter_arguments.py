@@ -25,7 +25,8 @@ from ragkeep_client import (
     write_filter,
 )
 from ragkeep_client.command import app
-from ragkeep_client.filter_expression import parse, typed
+from ragkeep_client.filter_expression import typed
+from ragkeep_client.filter_syntax import parse
 from ragkeep_client.filters import make_filter
 from ragkeep_client.values import Filter, filter_message
 from ragkeep_runtime.errors import FilterTypeWrong

@@ -54,7 +54,7 @@ async def test_a_waiter_that_leaves_gives_its_place_back() -> None:
 async def test_the_next_hop_gets_a_little_less_time() -> None:
     """So that the inner call reports first; and never more than its method's default."""
     now = asyncio.get_running_loop().time()
-    token = current_call.set(Call("gateway", "", frozenset(), "r", now + 10))
+    token = current_call.set(Call("/x.Y/Z", "gateway", "", frozenset(), "r", now + 10))
     try:
         assert 9.4 < remaining(60) < 9.49
         assert remaining(5) == 5
@@ -66,7 +66,7 @@ async def test_the_next_hop_gets_a_little_less_time() -> None:
 async def test_work_that_cannot_end_in_time_is_not_begun() -> None:
     """The caller's time is over: say so instead of starting the engine."""
     now = asyncio.get_running_loop().time()
-    token = current_call.set(Call("gateway", "", frozenset(), "r", now + 0.01))
+    token = current_call.set(Call("/x.Y/Z", "gateway", "", frozenset(), "r", now + 0.01))
     try:
         with pytest.raises(DeadlineExceeded):
             remaining(60)

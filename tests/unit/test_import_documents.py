@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from ragkeep.types.v1.types_pb2 import Value
 from ragkeep_client.cells import WrongCell, value_of
-from ragkeep_client.documents import Duplicate, Found, Rejected
+from ragkeep_client.documents import TICKET_FIELDS, Columns, Duplicate, Found, Rejected
 from ragkeep_client.events import Field
 from ragkeep_client.mapping import Mapping, read_mapping
 from ragkeep_client.output import CommandError
+from ragkeep_client.rows import UnreadableFile, options_in, reason_of
 from ragkeep_client.seen import Seen
 from ragkeep_runtime.errors import REASONS
 from tests.reading import documents_of
@@ -68,6 +69,41 @@ def test_exact_repetitions_count_once_and_other_content_is_rejected(path: Path) 
     assert "line 2" in last.message
 
 
+def test_a_row_that_was_rejected_for_its_id_does_not_replace_the_document_later(path: Path) -> None:
+    """In a file of rejected rows it is taken with an id of its own, or without its reason; in both formats."""
+    why = "DUPLICATE_ID: The id T-1 came before, in line 2, with other content; the first one is taken."
+    rows = f'"{why}",T-1,t,d,s,c\n"{why}",T-9,t,d,s,c\n,T-1,t,d,s,c\n'
+    still, other, emptied = documents_of(path, "_reason," + HEADER + rows)
+    assert isinstance(still, Rejected)
+    assert still.reason == "DUPLICATE_ID"
+    assert "empty its _reason" in still.message
+    # Rejected once more it says so again.
+    assert reason_of(still.reason, still.message).startswith("DUPLICATE_ID: The id T-1 came before,")
+    assert isinstance(other, Found)
+    assert isinstance(emptied, Found)
+    line = {"ticket_id": "T-1", "title": "t", "description": "d", "solution": "s", "category": "c"}
+    lines = [{"_reason": why, **line}, {"_reason": why, **line, "ticket_id": "T-9"}, line]
+    found = documents_of(path, "".join(json.dumps(one) + "\n" for one in lines), format_="jsonl")
+    assert [type(one) for one in found] == [Rejected, Found, Found]
+
+
+def test_a_rejected_row_is_not_imported_with_other_options(path: Path) -> None:
+    """What was for a group would be open to all; until its reason is emptied, or the same is said."""
+    why = reason_of("FIELD_MISSING", "The column is empty: title.", "--groups 'hr  all'")
+    assert why == "FIELD_MISSING: The column is empty: title. (imported with --groups 'hr all')"
+    content = f'_reason,{HEADER}"{why}",T-1,t,d,s,c\n,T-2,t,d,s,c\nFIELD_MISSING: (x),T-3,t,d,s,c\n'
+    other, emptied, without = documents_of(path, content)
+    assert isinstance(other, Rejected)
+    assert (other.document_id, other.reason, other.options) == ("T-1", "ROW_INVALID", "--groups 'hr all'")
+    assert "say the same, or empty its _reason" in other.message
+    assert isinstance(emptied, Found)
+    assert isinstance(without, Found)
+    # Rejected once more it still has them, not those of this import.
+    assert options_in(reason_of(other.reason, other.message, other.options)) == "--groups 'hr all'"
+    same = Columns("service-tickets", {one.name: one for one in TICKET_FIELDS}, "ticket_id", options="--groups 'hr  all'")
+    assert [type(one) for one in documents_of(path, content, columns=same)] == [Found, Found, Found]
+
+
 def test_a_rejected_row_does_not_take_its_id(path: Path) -> None:
     """A row with an empty field is rejected by name; a later whole one with the same id is imported."""
     first, second = documents_of(path, HEADER + "T-1,,d, ,c\n" + GOOD)
@@ -98,6 +134,61 @@ def test_a_flat_object_of_json_is_a_row(path: Path) -> None:
         "title": "text", "cost": "number", "open": "boolean", "opened": "timestamp",
     }  # fmt: skip
     assert document.fields["title"].text == " a "
+
+
+@pytest.mark.parametrize(
+    ("header", "cell", "groups"),
+    [
+        ("groups", "hr", ["hr"]),
+        ("ACL", " hr ; it;;hr ", ["hr", "it"]),
+        ("acl", "CN=hr,OU=clinic", ["CN=hr,OU=clinic"]),
+        ("groups", " ", []),
+        ("nobody", "hr", []),
+    ],
+)
+def test_a_column_says_who_may_see_a_document(path: Path, header: str, cell: str, groups: list[str]) -> None:
+    """Of the name groups or acl, unless told otherwise; several in one cell, each once; an empty cell opens it to all."""
+    document = only(noted(path, f'id,title,{header}\n1,a,"{cell}"\n')).document
+    assert list(document.groups) == groups
+
+
+def test_another_column_may_say_it_and_then_every_row_must(path: Path) -> None:
+    """Also one that is a field; without it the file, or the row, would be open by mistake."""
+    named = Columns.of("notes", FIELDS, groups_column="Team")
+    found = only(documents_of(path, "id,title,team\n1,a,hr;it\n", columns=named))
+    assert isinstance(found, Found)
+    assert (list(found.document.groups), found.document.fields["team"].keyword) == (["hr", "it"], "hr;it")
+    with pytest.raises(UnreadableFile, match="lacks team"):
+        documents_of(path, "id,title,groups\n1,a,hr\n", columns=named)
+    lines = '{"id": "1", "title": "a", "team": null}\n{"id": "2", "title": "b", "groups": ["hr"]}\n'
+    first, second = documents_of(path, lines, format_="jsonl", columns=named)
+    assert isinstance(first, Found)
+    assert isinstance(second, Rejected)
+    assert (second.reason, list(first.document.groups)) == ("FIELD_MISSING", [])
+
+
+def test_groups_and_acl_that_differ_are_no_row(path: Path) -> None:
+    """Neither is guessed to be the right one."""
+    first, second = noted(path, "id,title,groups,acl\n1,a,hr,it\n2,b,hr;it,hr; it\n")
+    assert isinstance(first, Rejected)
+    assert "--groups-column" in first.message
+    assert isinstance(second, Found)
+    assert list(second.document.groups) == ["hr", "it"]
+
+
+def test_a_field_of_that_name_is_a_field(path: Path) -> None:
+    """A collection may have groups of its own; then acl alone says who sees a document."""
+    fields = (*FIELDS, Field("groups", "keyword", filterable=True, required=False))
+    found = only(documents_of(path, "id,title,groups,acl\n1,a,blue,hr\n", fields, collection="notes"))
+    assert isinstance(found, Found)
+    assert (found.document.fields["groups"].keyword, list(found.document.groups)) == ("blue", ["hr"])
+
+
+def test_groups_for_all_are_for_rows_that_name_none(path: Path) -> None:
+    """A row's own say goes before what the command says."""
+    columns = Columns.of("notes", FIELDS, groups=("staff", "it"))
+    rows = documents_of(path, "id,title,groups\n1,a,\n2,b,hr\n", columns=columns)
+    assert [list(row.document.groups) for row in rows if isinstance(row, Found)] == [["staff", "it"], ["hr"]]
 
 
 def test_an_exported_document_comes_back_as_it_was(path: Path) -> None:

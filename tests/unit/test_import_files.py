@@ -191,6 +191,14 @@ def test_a_bad_line_of_jsonl_spoils_only_itself(path: Path, line: bytes, says: s
     assert cells([rows[0], rows[2]]) == [("before",), ("after",)]
 
 
+@pytest.mark.parametrize(("line", "column"), [(b'{"a": 1,, "b": 2}', 9), (b'{"a": "x"', 10), (b'{"a": "x"\r', 10)])
+def test_the_column_of_a_fault_is_the_lines(path: Path, line: bytes, column: int) -> None:
+    """Counted from 1; behind the last character where something is missing."""
+    _, (row,) = read(path, line + b"\n", AB, "jsonl")
+    assert isinstance(row, BadRow)
+    assert f"(column {column})" in row.message
+
+
 def test_whole_documents_and_flat_objects_may_be_mixed(path: Path) -> None:
     """What has an object of fields is a document as it is exported; a list of groups is never passed over."""
     lines = [

@@ -219,6 +219,7 @@ def rejected(path: Path, file_path: Path, content: bytes, needed: tuple[str, ...
     ("format_", "content", "expected"),
     [
         ("csv", b'a,b\nbad,"x\n""y"\nok,1\nbad,2', b'_reason,a,b\n"X: because of ""this""",bad,"x\n""y"\n"X: because of ""this""",bad,2\n'),
+        ("csv", b'a;b\nbad;1,5\n', b'_reason;a;b\n"X: because of ""this""";bad;1,5\n'),
         ("tsv", b"a\tb\r\nbad\tx\r\n", b'_reason\ta\tb\r\n"X: because of ""this"""\tbad\tx\r\n'),
         ("csv", b"\xef\xbb\xbfa,b\nbad,x\n", b'\xef\xbb\xbf_reason,a,b\n"X: because of ""this""",bad,x\n'),
         ("csv", "a,b,c\nbad,密码忘记了,打印机\n".encode("gb18030"), '_reason,a,b,c\n"X: because of ""this""",bad,密码忘记了,打印机\n'.encode("gb18030")),

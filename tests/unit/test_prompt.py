@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragkeep_generator.fence import Fence
 from ragkeep_generator.language import Language, language_of, no_answer, not_found, says_no
 from ragkeep_generator.language_model import Options, Passage, Question, Turn
-from ragkeep_generator.prompt import Message, assemble, estimated_tokens, rewriting
+from ragkeep_generator.prompt import assemble, estimated_tokens, rewriting
 from ragkeep_generator.template import check_template, fill
 from ragkeep_runtime.errors import ContextTooSmall, TemplateInvalid
 
@@ -55,7 +56,8 @@ def test_the_prompt_is_in_the_questions_language_and_holds_passages_as_data() ->
     assert "用中文回答" in system.content
     assert "[1]" in system.content
     content = user.content
-    assert content.index("[1] 忘记密码") < content.index("[2] VPN") < content.index("VPN 怎么办？")
+    assert content.index("[1]\n") < content.index("忘记密码") < content.index("[2]\n") < content.index("VPN\n")
+    assert content.index("Restart it.") < content.index("VPN 怎么办？")
     english = assemble(Question("What now?", PASSAGES), 4000)
     assert "Answer in English" in english.messages[0].content
     assert "not in the documents" in english.messages[0].content
@@ -81,16 +83,21 @@ def test_passages_are_whole_or_left_out() -> None:
 
 
 def test_history_fills_what_the_passages_leave_newest_first() -> None:
-    """As messages in their order; passages never give way to it."""
+    """Quoted in their order; passages never give way to it."""
     question = Question("And then?", PASSAGES, history=HISTORY, searched="Question 5? And then?")
     everything = assemble(question, 4000)
     assert everything.history_turns == 5
-    assert [message.role for message in everything.messages] == ["system", *["user", "assistant"] * 5, "user"]
-    assert everything.messages[-1].content.endswith("And then?")
-    some = assemble(question, 650)
+    assert [message.role for message in everything.messages] == ["system", "user"]
+    content = everything.messages[-1].content
+    assert (
+        content.index("Restart it.") < content.index("Question 1?") < content.index("Answer 1.") < content.index("Question 5?")
+    )
+    assert content.endswith("And then?")
+    some = assemble(question, 900)
     assert 0 < some.history_turns < 5
     assert some.used == (1, 2)
-    assert some.messages[1] == Message("user", HISTORY[-some.history_turns].question)
+    assert f"User: {HISTORY[-some.history_turns].question}" in some.messages[1].content
+    assert HISTORY[-some.history_turns - 1].question not in some.messages[1].content
 
 
 def test_without_room_for_history_the_whole_question_stands_for_it() -> None:
@@ -109,9 +116,10 @@ def test_a_template_is_the_whole_prompt() -> None:
     prompt = assemble(Question("Why {passages}?", passages, template=template), 4000)
     (message,) = prompt.messages
     assert message.role == "user"
+    note = Fence(prompt.marker).note(Language.ENGLISH)
     assert message.content == (
-        "Use {these}:\n[1] t\n{question} {nothing}\nReply in English to Why {passages}?, or say "
-        "I am sorry, the answer to this question is not in the documents."
+        f"Use {{these}}:\n{note}\n\n[1]\n<{prompt.marker}>\nt\n{{question}} {{nothing}}\n</{prompt.marker}>\nReply in English to "
+        "Why {passages}?, or say I am sorry, the answer to this question is not in the documents."
     )
 
 

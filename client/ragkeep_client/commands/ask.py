@@ -45,7 +45,7 @@ TemperatureOption = Annotated[
     float | None, typer.Option("--temperature", min=0.0, max=2.0, help="How freely it is worded.  [default: 0.2]")
 ]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", min=-(2**31), max=2**31 - 1, help="Makes an answer repeatable on the same engine.")
+    int | None, typer.Option("--seed", min=-(2**31), max=2**31 - 1, help="Makes an answer repeatable while the generator runs.")
 ]
 ModelOption = Annotated[
     str, typer.Option("--model", help="A language model that the generator allows.  [default: the one served]")
@@ -96,6 +96,7 @@ def ask(
     from ragkeep_client.answer import AnswerView
     from ragkeep_client.connect import connected
     from ragkeep_client.filters import filter_for
+    from ragkeep_client.no_documents import say_no_documents
 
     output = Output(as_json)
 
@@ -126,6 +127,8 @@ def ask(
                 async with aclosing(events):
                     async for event in events:
                         view.take(event)
+                if not view.sources:
+                    await say_no_documents(output, client, collection, tenant)
         finally:
             view.end_line()
 

@@ -1,41 +1,50 @@
-"""`ragkeep certs`: the certificates of a data folder, shown and made anew."""
+"""`ragkeep certs`: the certificates of a data folder, shown, made anew, and issued to other processes."""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
+import re
 import socket
 import ssl
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ragkeep_client.commands.token import Role
 from ragkeep_client.folder import DEFAULT, DataFolder, DataOption
 from ragkeep_client.output import CommandError, JsonOption, Output
 
 if TYPE_CHECKING:
     from ragkeep_client.certificates import Certificates
 
-certs = typer.Typer(no_args_is_help=True, help="Show the certificates, or make them anew.")
-# Seconds that a process gets to show its new certificate. A server does at the next connection.
-_TAKEN_OVER_S = 10.0
+certs = typer.Typer(no_args_is_help=True, help="Show the certificates, make them anew, or issue one to another process.")
+# Seconds that a process gets to show its new certificate. A server does at the next connection; a busy machine takes a while.
+_TAKEN_OVER_S = 60.0
 
 
 @certs.command()
 def show(data: DataOption = DEFAULT, as_json: JsonOption = False) -> None:
-    """Say whose each certificate is, until when it is valid, and who issued it. Exit code 0 only where all can be used."""
-    from ragkeep_client.certificates import Certificates
+    """Say whose each certificate is, until when it is valid, and who issued it. Exit code 0 only where all can be used.
+
+    Those that `certs issue` put into the folder too, not those that went elsewhere (--out).
+    """
+    from ragkeep_client.certificates import Certificates, way_out
 
     output = Output(as_json)
     folder = DataFolder(data)
     now = dt.datetime.now(dt.UTC)
     try:
-        found = Certificates(folder.certificates).show(now)
+        certificates = Certificates(folder.certificates)
+        found = [*certificates.show(now), *certificates.issued(folder.callers, now)]
     except (OSError, ValueError) as error:
         problem = error.strerror if isinstance(error, OSError) else "a file there is no certificate"
         raise output.fail(
-            "DATA_FOLDER_UNUSABLE", f"No certificates can be read in {folder.certificates}: {problem}. `ragkeep up` makes them."
+            "DATA_FOLDER_UNUSABLE",
+            f"Not all certificates can be read in {folder.certificates}: {problem}. `ragkeep up` makes them.",
         ) from None
     for one in found:
         dates = {"valid_from": one.valid_from.isoformat(), "valid_until": one.valid_until.isoformat()}
@@ -43,16 +52,16 @@ def show(data: DataOption = DEFAULT, as_json: JsonOption = False) -> None:
     if not as_json:
         from rich.text import Text
 
+        width = max(10, *(len(one.name) + 2 for one in found))
         for one in found:
-            left = f"until {one.valid_until.astimezone():%Y-%m-%d %H:%M} ({(one.valid_until - now).days} d)"
+            left = f"until {one.valid_until.astimezone():%Y-%m-%d %H:%M %Z} ({(one.valid_until - now).days} d)"
             lines = [one.uri, ", ".join(one.dns), f"{left}, by {one.issuer}"]
             for number, line in enumerate(line for line in lines if line):
-                head = Text(f"{'' if number else one.name:10}", "bold")
+                head = Text(f"{'' if number else one.name:{width}}", "bold")
                 output.console.print(head.append(line, "red" if one.fault else "not bold"), soft_wrap=True)
         for one in found:
             if one.fault:
-                way = "ragkeep up" if one.name == "ca" else "ragkeep certs renew"
-                output.say(f"{one.name}: {one.fault}. `{way}` makes it anew.", style="red")
+                output.say(f"{one.name}: {one.fault}. {way_out(one)} makes it anew.", style="red")
     if any(one.fault for one in found):
         raise typer.Exit(1)
 
@@ -83,12 +92,66 @@ def renew(data: DataOption = DEFAULT, as_json: JsonOption = False) -> None:
         suffix = {True: "; the running process has it", False: "; the running process does not show it yet", None: ""}[
             taken_over
         ]
-        output.say(f"{name}: a new certificate until {until.astimezone():%Y-%m-%d %H:%M}{suffix}.")
+        output.say(f"{name}: a new certificate until {until.astimezone():%Y-%m-%d %H:%M %Z}{suffix}.")
     if late:
         raise output.fail(
             "NOT_READY",
             f"Not taken over within {_TAKEN_OVER_S:.0f} s: {', '.join(late)}. See `ragkeep logs` for tls_files_not_taken_over.",
         )
+
+
+@certs.command()
+def issue(
+    name: Annotated[
+        str, typer.Argument(metavar="NAMESPACE/NAME", help="Whose: helpdesk/bot is the caller caller/helpdesk/bot.")
+    ],
+    tenant: Annotated[list[str] | None, typer.Option("--tenant", help="A tenant that it may act in; may be repeated.")] = None,
+    role: Annotated[list[Role] | None, typer.Option("--role", help="What it may do there; may be repeated.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where to.  [default: callers/ in the folder]")
+    ] = None,
+    data: DataOption = DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Issue a certificate for another process on this site, and with --tenant and --role let it in.
+
+    tls.crt, tls.key and ca.crt are written. For a year; the same command makes it anew, and clients take it over.
+    """
+    from ragkeep_client.certificates import CLI, Certificates
+
+    output = Output(as_json)
+    caller = f"caller/{name.removeprefix('caller/')}"
+    if not re.fullmatch(r"caller/[a-z0-9](?:[a-z0-9.-]{0,62})/[a-z0-9](?:[a-z0-9.-]{0,62})", caller) or caller == CLI:
+        raise typer.BadParameter("Two names of small letters, digits, - and . with a / between them are needed, not local/cli.")
+    if bool(tenant) != bool(role):
+        raise typer.BadParameter("--tenant and --role belong together.")
+    folder = DataFolder(data)
+    target = (out or folder.callers / caller.removeprefix("caller/").replace("/", "-")).expanduser().absolute()
+    entry = {"tenants": tenant or ["TENANT"], "roles": [one.value for one in role or [Role.READER]]}
+    try:
+        # The policy first: where it cannot be written, no key lies about.
+        certificates = Certificates(folder.certificates)
+        certificates.check_room(caller, target)
+        changed = folder.grant(caller, entry["tenants"], entry["roles"]) if tenant else None
+        made = certificates.issue(caller, target)
+    except CommandError as error:
+        raise output.fail(error.reason, error.message) from None
+    except OSError as error:
+        raise output.fail("DATA_FOLDER_UNUSABLE", f"{error.filename or target}: {error.strerror or error}.") from None
+    files = {"cert": str(target / "tls.crt"), "key": str(target / "tls.key"), "ca": str(target / "ca.crt")}
+    about = {"name": caller, "uri": made.uri, **files, "valid_until": made.valid_until.isoformat()}
+    output.line("issued", about | {"policy": {None: "untouched", True: "changed", False: "as it was"}[changed]})
+    output.say(
+        f"{caller}: a certificate until {made.valid_until.astimezone():%Y-%m-%d %H:%M %Z}; "
+        f"tls.crt, tls.key and ca.crt are in {target}."
+    )
+    if changed is None:
+        line = json.dumps({caller: entry})[1:-1]
+        output.say(f"{folder.policy} was left as it is. Say --tenant and --role to let it in, or write there under callers:")
+        output.say(f"  {line}")
+    else:
+        words = f"in {', '.join(entry['tenants'])} as {', '.join(entry['roles'])}"
+        output.say(f"It may act {words}: so says {folder.policy}, which the gateway takes over within a second.")
 
 
 def _running(folder: DataFolder) -> dict[str, str]:
@@ -124,7 +187,7 @@ def _shown_serial(certificates: Certificates, name: str, address: str) -> int | 
     host, _, port = address.rpartition(":")
     try:
         with (
-            socket.create_connection((host, int(port)), timeout=2) as plain,
+            socket.create_connection((host, int(port)), timeout=10) as plain,
             context.wrap_socket(plain, server_hostname=f"{name}.{TRUST_DOMAIN}") as secured,
         ):
             shown = secured.getpeercert(binary_form=True)

@@ -110,7 +110,9 @@ def chat(
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         except Exception as error:
-            failure = failure_of(error)
+            from ragkeep_client.connect import explained
+
+            failure = failure_of(explained(error, data))
             if failure is None:
                 raise
             raise output.fail(failure.reason, failure.message) from None
@@ -139,15 +141,19 @@ class _Chat:
         self._explain, self._mode = explain, mode
         self._open = contextlib.AsyncExitStack()
         self._client: Client | None = None
+        self._where = "", ""
+        self._failure: Callable[[Exception], CommandError | None] = failure_of
         self._filter: Filter | None = None
         self._turns: list[Turn] = []
         self._sources: dict[int, Source] = {}
 
     async def open(self, data: Path, tenant: str, collection: str, filters: list[str]) -> None:
         """Connects. Raises CommandError where nothing runs."""
-        from ragkeep_client.connect import connected
+        from ragkeep_client.connect import connected, explained
         from ragkeep_client.filters import filter_for
 
+        self._where = collection, tenant
+        self._failure = lambda error: failure_of(explained(error, data))
         self._client = await self._open.enter_async_context(connected(data, tenant))
         self._filter = await filter_for(self._client, collection, filters)
 
@@ -182,7 +188,7 @@ class _Chat:
                 self._output.line("cancelled", {"question": question})
                 self._output.note("Cancelled.", style="yellow")
             except Exception as error:
-                failure = failure_of(error)
+                failure = self._failure(error)
                 if failure is None:
                     raise
                 self.failed = True
@@ -228,6 +234,7 @@ class _Chat:
 
     async def _answer(self, question: str) -> None:
         from ragkeep_client.answer import AnswerView
+        from ragkeep_client.no_documents import say_no_documents
         from ragkeep_client.values import Turn
 
         if self._client is None:
@@ -238,6 +245,8 @@ class _Chat:
             async with aclosing(self._ask(self._client, question, self._turns, self._filter)) as events:
                 async for event in events:
                     view.take(event)
+            if not view.sources:
+                await say_no_documents(self._output, self._client, *self._where)
         finally:
             view.end_line()
             self._sources = view.sources or self._sources

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 config = typer.Typer(no_args_is_help=True, help="Show the settings and where each comes from.")
 # Read by scripts of the source tree, and by the commands that call a gateway.
-_ELSEWHERE = {"RAGKEEP_CACHE", "RAGKEEP_GATEWAY"}
+_ELSEWHERE = {"RAGKEEP_CACHE", "RAGKEEP_GATEWAY", "RAGKEEP_TOKEN_FILE"}
 
 
 class Process(StrEnum):
@@ -31,8 +31,9 @@ def show(
     data: DataOption = DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what the next `ragkeep up` gives each process: value, and whether it is the default, from the file, the environment,
-    chosen at the first start, kept from an earlier one, or set by `up` itself. Exit code 0 only where none is wrong."""
+    """Say what the next `ragkeep up` gives each process: value, and whether it is the default, from the file, the
+    environment, chosen at the first start, kept from an earlier one, set by `up` itself, or for an engine that was not
+    chosen. Exit code 0 only where none is wrong."""
     from ragkeep_client import settings
 
     output = Output(as_json)
@@ -63,7 +64,7 @@ def settings_of(folder: DataFolder, file: SettingsFile, ports: FirstPorts) -> li
     from ragkeep_client.launching import addresses_of, own_settings
     from ragkeep_client.settings import Source, resolve
 
-    own = own_settings(folder, addresses_of(ports.ports, ports.health_ports))
+    own = own_settings(folder, addresses_of(ports.ports, ports.health_ports), ports.http_port)
     found = resolve(file, os.environ, own, folder.engines())
     return [replace(one, source=ports.source(one.name)) if one.source is Source.UP else one for one in found]
 
@@ -96,7 +97,7 @@ def _show(output: Output, shown: list[Setting], file: SettingsFile) -> None:
     before = ""
     for one in shown:
         service, before = ("" if one.service == before else one.service), one.service
-        dim = "dim" if one.source in (Source.DEFAULT, Source.UP) else ""
+        dim = "dim" if one.source in (Source.DEFAULT, Source.UP, Source.UNUSED) else ""
         table.add_row(
             Text(service, "bold"),
             Text(one.name, dim),

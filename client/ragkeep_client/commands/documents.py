@@ -40,10 +40,11 @@ def get(
 
     async def work() -> None:
         async with connected(data, tenant) as client:
+            order = [field.name for field in (await client.get_collection(collection)).schema.fields]
             for document_id in ids:
                 found = await client.get_document(document_id, collection=collection)
                 output.line("document", document_facts(found))
-                output.say(document_text(found))
+                output.say(document_text(found, order))
 
     run(output, work())
 

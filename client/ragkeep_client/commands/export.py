@@ -34,6 +34,8 @@ def export(
 ) -> None:
     """Write the tenant's documents as JSON lines: {"id": …, "fields": {…}, "groups": […]}.
 
+    Sealed values are in it for an unsealer alone; others get {"sealed": true}, which keeps them when it is imported.
+
     `ragkeep import FILE.jsonl --collection COLLECTION` reads them. A file is there whole or not at all, and one
     that exists already is only replaced with --force.
     """
@@ -45,27 +47,34 @@ def export(
         raise typer.BadParameter("--json needs --output FILE: without it the documents are on stdout.")
     keep = not force
 
-    async def work() -> int:
-        count = 0
+    async def work() -> tuple[int, int]:
+        from ragkeep_client.values import Sealed
+
+        count = hidden = 0
         if to is not None and keep:
-            _check_absent(to)
+            check_absent(to)
         async with connected(data, tenant) as client:
             total = None if filters else (await client.get_collection(collection)).documents
             wanted = await filter_for(client, collection, filters or [])
             found = client.list_documents(collection=collection, filter=wanted)
-            with _progress(output) as progress, _target(to, keep) as write:
+            with _progress(output) as progress, target(to, keep) as write:
                 bar = progress.add_task("exporting", total=total)
                 async with aclosing(found):
                     async for document in found:
+                        hidden += any(isinstance(value, Sealed) for value in document.fields.values())
                         write(export_line(document.id, document.fields, document.groups))
                         count += 1
                         progress.update(bar, completed=count)
-        return count
+        return count, hidden
 
-    count = run(output, work())
+    count, hidden = run(output, work())
     where = str(to) if to else "stdout"
-    output.line("exported", {"documents": count, "collection": collection, "file": where})
+    output.line("exported", {"documents": count, "collection": collection, "file": where, "with_hidden_values": hidden})
     output.note(f"{count} documents of {tenant} in {collection} → {where}", style="green")
+    if hidden:
+        output.note(
+            f"{hidden} of them have sealed values that you may not see. They are not in it; importing it here keeps them."
+        )
 
 
 def export_line(document_id: str, fields: Any, groups: tuple[str, ...]) -> str:
@@ -77,14 +86,14 @@ def export_line(document_id: str, fields: Any, groups: tuple[str, ...]) -> str:
     return line.translate(_LINE_ENDS) + "\n"
 
 
-def _check_absent(to: Path) -> None:
+def check_absent(to: Path) -> None:
     """Raises CommandError where something is there already, a link that leads nowhere included."""
     if os.path.lexists(to):
         raise CommandError("FILE_EXISTS", f"{to} exists already: --force replaces it, or choose another FILE.")
 
 
 @contextmanager
-def _target(to: Path | None, keep: bool) -> Iterator[Callable[[str], object]]:
+def target(to: Path | None, keep: bool) -> Iterator[Callable[[str], object]]:
     """Writes to stdout, or to a file that appears when all is written. Documents are for their owner alone: 0600."""
     if to is None:
         yield lambda line: sys.stdout.buffer.write(line.encode())
@@ -97,7 +106,7 @@ def _target(to: Path | None, keep: bool) -> Iterator[Callable[[str], object]]:
             file.flush()
             os.fsync(file.fileno())
         if keep:
-            _check_absent(to)  # it may have come in the meantime
+            check_absent(to)  # it may have come in the meantime
         half.replace(to)
     except BaseException:
         half.unlink(missing_ok=True)

@@ -55,6 +55,7 @@ def search(
     """Find passages."""
     from ragkeep_client.connect import connected
     from ragkeep_client.filters import filter_for
+    from ragkeep_client.no_documents import say_no_documents, whose
     from ragkeep_client.present import explanation, source_facts, source_line
 
     output = Output(as_json)
@@ -73,6 +74,8 @@ def search(
                 passages_per_document=passages_per_document or 0,
                 explain=explain,
             )
+            if not found:
+                await say_no_documents(output, client, collection, tenant)
         for source in found:
             output.line("source", source_facts(source))
             output.say(source_line(source))
@@ -81,7 +84,6 @@ def search(
             text = " ".join(plain(source.text).split())
             output.say("    " + text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else ""), style="dim")
         if not found:
-            whose = plain(tenant) or "the caller's tenant"
-            output.say(f"Nothing was found in {plain(collection)} of {whose}.")
+            output.say(f"Nothing was found in {plain(collection)} of {whose(tenant)}.")
 
     run(output, work())

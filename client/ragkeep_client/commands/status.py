@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import typer
 
 from ragkeep_client.folder import DEFAULT, DataFolder, DataOption, Running, State
 from ragkeep_client.output import NOT_RUNNING, CommandError, JsonOption, Output
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from ragkeep_client.attention import Attention, HttpsLook
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,7 @@ class Look:
 
 
 def status(data: DataOption = DEFAULT, as_json: JsonOption = False) -> None:
-    """Say how each process is. Exit code 0 only where all are ready."""
+    """Say how each process is, and what needs attention. Exit code 0 only where all are ready and nothing does."""
     output = Output(as_json)
     folder = DataFolder(data)
     try:
@@ -37,15 +43,31 @@ def status(data: DataOption = DEFAULT, as_json: JsonOption = False) -> None:
             raise CommandError("NOT_RUNNING", f"Nothing runs on the data folder {folder.path}. {NOT_RUNNING}")
     except CommandError as error:
         raise output.fail(error.reason, error.message) from None
+    from ragkeep_client.attention import Attention, files_not_taken_over, look_at_https, unusable_certificates
+    from ragkeep_client.certificates import HTTPS_FILE
+
     looks, watched = look(state)
-    ready = all(one.ready for one in looks)
+    unusable = unusable_certificates(folder)
+    looks = [_cut_off(one, unusable) for one in looks]
+    https = look_at_https(state.https) if state.https else None
+    about_others = [Attention(name, why) for name, why in unusable.items() if name not in (*state.services, HTTPS_FILE)]
+    attention = [*about_others, *files_not_taken_over(folder, state)]
+    if not watched:
+        attention.append(Attention("up", "It is gone: nothing starts again what dies. `ragkeep down`, then `ragkeep up`."))
+    ready = all(one.ready for one in looks) and (https is None or https.ready)
     for one in looks:
         output.line("process", asdict(one))
+    if https is not None:
+        output.line("https", asdict(https))
+    for what in attention:
+        output.line("attention", asdict(what))
     up = {"pid": state.up_pid, "watches": watched}
-    output.line("status", {"ready": ready, "data": str(folder.path), "up": up})
+    output.line("status", {"ready": ready, "attention": len(attention), "data": str(folder.path), "up": up})
     if not as_json:
-        _show(output, looks, folder, state, watched)
-    if not ready:
+        _show(output, looks, https, attention)
+        if watched:
+            output.say(f"\nup (pid {state.up_pid}) starts again what dies. Data: {folder.path}", style="dim")
+    if not ready or attention:
         raise typer.Exit(1)
 
 
@@ -55,6 +77,12 @@ def look(state: State) -> tuple[list[Look], bool]:
 
     watched = is_ours(state.up_pid, state.up_started)
     return [_look_at(service, state.services.get(service), watched) for service in reversed(ORDER)], watched
+
+
+def _cut_off(one: Look, unusable: dict[str, str]) -> Look:
+    """Of one whose certificate cannot be used: it may be well, and nobody can call it."""
+    why = unusable.get(one.service)
+    return one if why is None else replace(one, ready=False, missing=f"{one.missing} {why}".strip())
 
 
 def _look_at(service: str, one: Running | None, watched: bool) -> Look:
@@ -76,7 +104,7 @@ def _look_at(service: str, one: Running | None, watched: bool) -> Look:
     return Look(service, False, False, missing, None, None, one.address, one.health, one.engine, one.restarts)
 
 
-def _show(output: Output, looks: list[Look], folder: DataFolder, state: State, watched: bool) -> None:
+def _show(output: Output, looks: list[Look], https: HttpsLook | None, attention: list[Attention]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -85,10 +113,9 @@ def _show(output: Output, looks: list[Look], folder: DataFolder, state: State, w
     for column in ("service", "state", "pid", "up for", "address", "health", *(["restarts"] if restarted else []), "engine"):
         table.add_column(column, no_wrap=column != "engine", overflow="fold")
     for one in looks:
-        word, style = ("ready", "green") if one.ready else ("not ready", "yellow") if one.running else ("down", "red")
         table.add_row(
             Text(one.service, "bold"),
-            Text(word, style),
+            _word(one.ready, one.running),
             str(one.pid or "–"),
             duration(one.uptime_s),
             one.address,
@@ -96,14 +123,22 @@ def _show(output: Output, looks: list[Look], folder: DataFolder, state: State, w
             *([str(one.restarts)] if restarted else []),
             one.engine,
         )
+    if https is not None:
+        # The gateway's own: no process beside it.
+        none = ["–"] if restarted else []
+        table.add_row(Text("https", "bold"), _word(https.ready, True), "–", "–", https.address, "–", *none, "–")
     output.say(table)
-    for one in looks:
-        if one.missing:
-            output.say(f"{one.service}: {one.missing}", style="yellow")
-    if watched:
-        output.say(f"\nup (pid {state.up_pid}) starts again what dies. Data: {folder.path}", style="dim")
-    else:
-        output.say("\n`up` itself is gone: nothing starts again what dies. `ragkeep down`, then `ragkeep up`.", style="yellow")
+    for service, missing in (*((one.service, one.missing) for one in looks), ("https", https.missing if https else "")):
+        if missing:
+            output.say(f"{service}: {missing}", style="yellow")
+    for what in attention:
+        output.say(f"{what.about}: {what.message}", style="yellow")
+
+
+def _word(ready: bool, running: bool) -> Text:
+    from rich.text import Text
+
+    return Text("ready", "green") if ready else Text("not ready", "yellow") if running else Text("down", "red")
 
 
 def duration(seconds: int | None) -> str:

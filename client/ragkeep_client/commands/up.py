@@ -17,6 +17,7 @@ from ragkeep_client.supervision import go_into_background
 
 if TYPE_CHECKING:
     from ragkeep_client.engines import Choice, Wanted
+    from ragkeep_client.settings import Setting
 
 
 class EmbedderEngine(StrEnum):
@@ -75,6 +76,15 @@ def up(
     health_ports: Annotated[
         int | None, typer.Option(min=1, max=65532, help="First of their four health ports.  [default: the last, or 9161]")
     ] = None,
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="RAGKEEP_HTTP_PORT",
+            min=0,
+            max=65535,
+            help="Port of the HTTPS edge for people; 0: none.  [default: the last, or 8443, or the next that is free]",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start ragkeep on this machine.
@@ -98,7 +108,7 @@ def up(
     folder = DataFolder(data)
     background = go_into_background() if detach else None
     try:
-        _start(folder, output, wanted, ports, health_ports, background)
+        _start(folder, output, wanted, {"ports": ports, "health_ports": health_ports, "http_port": http_port}, background)
     except CommandError as error:
         raise output.fail(error.reason, error.message) from None
     except OSError as error:
@@ -113,41 +123,45 @@ def _start(
     folder: DataFolder,
     output: Output,
     wanted: Wanted,
-    ports: int | None,
-    health_ports: int | None,
+    asked: dict[str, int | None],
     background: Callable[[Path], None] | None,
 ) -> None:
+    from dataclasses import replace
+
     from ragkeep_client.commands.config import settings_of, variables_of_the_command
     from ragkeep_client.engines import choose
     from ragkeep_client.installation import Installation
-    from ragkeep_client.launching import addresses_of, check_ports, launches_of, make_identities
-    from ragkeep_client.settings import SettingsFile, check, unused
+    from ragkeep_client.launching import addresses_of, check_ports, free_http_port, launches_of, make_identities
+    from ragkeep_client.settings import SettingsFile, Source, check, unused
 
     folder.prepare()
     lock = folder.lock()
     file = SettingsFile.read(folder.path)
-    asked = {"ports": ports, "health_ports": health_ports}
     first = file.first_ports(folder.ports(), asked)
+    if first.http_port_from is Source.DEFAULT and (free := free_http_port(first.http_port)) != first.http_port:
+        output.note(f"Port {first.http_port} is in use, so HTTPS takes {free}; --http-port chooses.")
+        first = replace(first, http_port=free)
     settings = settings_of(folder, file, first)
     for note in unused(os.environ, variables_of_the_command()):
         output.note(note, style="yellow")
     check(file, settings)
     choices = choose(wanted, folder.engines(), file)
-    check_ports(first.ports, first.health_ports)
+    check_ports(first.ports, first.health_ports, first.http_port)
     addresses = addresses_of(first.ports, first.health_ports)
     said = make_identities(folder)
     if said:
         output.note(said)
     launches = launches_of(folder, settings, choices)
-    installation = Installation(folder, output, background, lock=lock)
+    installation = Installation(folder, output, background, lock=lock, https=https_of(settings))
 
     def ready() -> None:
         folder.write_engines({service: choice.kept for service, choice in choices.items()})
-        if ports or health_ports:
-            folder.write_ports(folder.ports() | {name: one for name, one in asked.items() if one})
+        # The one of HTTPS is kept however it was found: what people wrote into their programs goes on being right.
+        now = {name: one for name, one in asked.items() if one is not None} | {"http_port": first.http_port}
+        folder.write_ports(folder.ports() | now)
         pids = {service: process.pid for service, process in installation.processes.items()}
         try:
-            _tell(folder, output, choices, addresses, pids, detached=background is not None)
+            _tell(folder, output, choices, addresses, pids, https_of(settings), detached=background is not None)
         except (BrokenPipeError, SystemExit):  # rich makes the latter of the former
             # Whoever read the table has gone; what was started stays.
             mute_stdout()
@@ -164,13 +178,14 @@ def _tell(
     choices: dict[str, Choice],
     addresses: dict[str, tuple[str, str]],
     pids: dict[str, int],
+    https: str,
     *,
     detached: bool,
 ) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ragkeep_client.hints import ask_line, data_option, grpcurl_line
+    from ragkeep_client.hints import ask_line, curl_line, data_option, grpcurl_line
     from ragkeep_client.processes import ORDER
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -182,17 +197,27 @@ def _tell(
         table.add_row(Text(service, "bold"), Text(engine, "cyan"), address, Text(why, "dim"))
         facts = {"service": service, "engine": engine, "why": why, "address": address, "health": health}
         output.line("service", facts | {"pid": pids[service]})
+    if https:
+        table.add_row(Text("https", "bold"), Text("–", "cyan"), https, Text("of the gateway, for people with a token", "dim"))
     gateway = addresses["gateway"][0]
     ask, grpcurl = ask_line(folder), grpcurl_line(folder, gateway)
     facts = {"gateway": gateway, "data": str(folder.path), "tenant": TENANT}
-    output.line("ready", facts | {"ask": ask, "grpcurl": grpcurl})
+    curl = curl_line(folder, https) if https else ""
+    output.line("ready", facts | {"https": https, "ask": ask, "grpcurl": grpcurl, "curl": curl})
     output.say(table)
     option = data_option(folder)
     output.say(f"\nReady. All of it is in {folder.path}\n", style="green")
     # Not broken by us: a line that is pasted is one line.
-    for line in (f"  ragkeep import FILE.csv{option}", f"  {ask}", f"  {grpcurl}"):
+    for line in (f"  ragkeep import FILE.csv{option}", f"  {ask}", f"  {grpcurl}", *([f"  {curl}"] if curl else [])):
         output.console.print(line, soft_wrap=True)
     output.say(f"\n  ragkeep down{option}" if detached else "\n  Ctrl-C stops it.")
+
+
+def https_of(settings: list[Setting]) -> str:
+    """Where people come to, as a browser writes it; empty: nowhere."""
+    listen = next((one.value for one in settings if one.service == "gateway" and one.name == "http_listen"), "")
+    host, _, port = listen.rpartition(":")
+    return f"https://{'localhost' if host in ('127.0.0.1', '[::1]', '0.0.0.0', '[::]') else host}:{port}" if port else ""  # noqa: S104 - read, not listened on
 
 
 def _engine(service: str, choices: dict[str, Choice]) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from ragkeep_generator.citations import has_mark
+from ragkeep_generator.fence import MarkerRemover
 from ragkeep_generator.follow_up import can_be_trusted, cleaned, with_earlier_words
 from ragkeep_generator.language import language_of, not_found, says_no
 from ragkeep_generator.language_model import Delta, End, Finish, ModelInfo, Options, Question, Whole
@@ -154,14 +155,17 @@ class OllamaLanguageModel:
     async def _chat(self, name: str, prompt: Prompt, options: Options, window: int) -> AsyncGenerator[Delta | End]:
         attributes: dict[str, str | int] = {"ragkeep.model": name, "ragkeep.passages": len(prompt.used)}
         answer = ""
+        remover = MarkerRemover(prompt.marker)
         with span("ollama.chat", attributes) as current:
             async with self._post(name, window, self._body(name, prompt, options, window)) as response:
                 async for pieces in _lines(response.content):
-                    text = "".join(str(piece.get("message", {}).get("content", "")) for piece in pieces)
+                    last = pieces[-1]
+                    text = remover.feed("".join(str(piece.get("message", {}).get("content", "")) for piece in pieces))
+                    if last.get("done"):
+                        text += remover.rest()
                     if text:
                         answer += text
                         yield Delta(text)
-                    last = pieces[-1]
                     if "error" in last:
                         raise self._refused(name, window, 500, str(last["error"]))
                     if last.get("done"):

@@ -2,7 +2,7 @@
 
 | placeholder | | stands for |
 |---|---|---|
-| `{passages}` | exactly once | the passages that fit, each as `[number] title`, then its text |
+| `{passages}` | exactly once | the passages that fit and the conversation, quoted between markers, and what those mean |
 | `{question}` | exactly once | the question |
 | `{language}` | may | the name of the language to answer in, in English |
 | `{not_found}` | may | the sentence that says that the documents do not answer |

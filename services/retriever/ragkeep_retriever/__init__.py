@@ -1,1 +1,3 @@
 """Documents in, passages out."""
+
+import ragkeep_runtime.tls_floor  # noqa: F401 - before gRPC

@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ragkeep_retriever.analyzer import FINGERPRINT
-from ragkeep_retriever.store import Collection, EmbeddingSpace, Field, FieldType, Quantization, VectorIndex
+from ragkeep_retriever.values import Collection, EmbeddingSpace, Field, FieldType, Quantization, VectorIndex
 from ragkeep_runtime.errors import AnalyzerMismatch, CatalogueTooNew, CollectionExists, EngineFailed
 
-# 1: the first. 2: searchable fields, quantization, prompt template, minimum evidence.
-VERSION = 2
+# 1: the first. 2: searchable fields, quantization, prompt template, minimum evidence. 3: sealed fields.
+VERSION = 3
 
 
 def dump(collection: Collection) -> str:
@@ -52,6 +52,9 @@ def load(text: str, *, any_analyzer: bool = False) -> Collection:
             )
         if version < 2:
             _upgrade_from_1(plain)
+        if version < 3:
+            for field in plain["fields"]:
+                field["sealed"] = False
         found = Collection(
             **{
                 **plain,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ragkeep_retriever.store import Change, Collection, Field
+from ragkeep_retriever.values import Change, Collection, Field
 from ragkeep_runtime.errors import CollectionChanged, CollectionFixed
 
 _ANEW = "Make another collection with it, export the documents and import them there."
@@ -52,9 +52,14 @@ def _check_fields(stored: dict[str, Field], wanted: dict[str, Field]) -> None:
                 f"The field {name} cannot become required: documents that are there may lack it. Add it without. {_ANEW}",
                 field="collection.fields",
             )
-        if before is not None and (field.type, field.filterable) != (before.type, before.filterable):
+        if before is not None and _fixed(field) != _fixed(before):
             raise CollectionFixed(
-                f"The field {name} is a {before.type.value}, {'' if before.filterable else 'not '}filterable; both are fixed. "
+                f"The field {name} is a {before.type.value}, {'' if before.filterable else 'not '}filterable and "
+                f"{'' if before.sealed else 'not '}sealed; all three are fixed. "
                 f"Add a field of another name, or {_ANEW[0].lower()}{_ANEW[1:]}",
                 field="collection.fields",
             )
+
+
+def _fixed(field: Field) -> tuple[object, ...]:
+    return field.type, field.filterable, field.sealed

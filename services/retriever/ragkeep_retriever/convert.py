@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import array
+import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from ragkeep.types.v1 import types_pb2 as pb
-from ragkeep_retriever.store import Collection, EmbeddingSpace, FieldType, FieldValue, Hit, ListedDocument, Scope
+from ragkeep_retriever.values import Collection, EmbeddingSpace, FieldType, FieldValue, Hit, ListedDocument, Scope, Sealed
 from ragkeep_runtime.errors import EmbeddingSpaceMismatch, InvalidRequest
 
 TYPES = {
@@ -18,6 +19,7 @@ TYPES = {
     pb.FIELD_TYPE_BOOLEAN: FieldType.BOOLEAN,
     pb.FIELD_TYPE_TIMESTAMP: FieldType.TIMESTAMP,
 }
+_KEY_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def scope_of(message: pb.Scope) -> Scope:
@@ -44,14 +46,23 @@ def value_of(message: pb.Value) -> FieldValue:
     return value
 
 
+def sealed_of(message: pb.SealedValue) -> Sealed:
+    """The encrypted value. Raises InvalidRequest for what nobody can have sealed."""
+    if not _KEY_ID.fullmatch(message.key_id) or len(message.nonce) != 12 or len(message.ciphertext) < 16:
+        raise InvalidRequest("A sealed value has a key's id, a nonce of 12 bytes and a ciphertext with its tag.")
+    return Sealed(message.key_id, message.nonce, message.ciphertext)
+
+
 def kind_of(message: pb.Value) -> FieldType | None:
     """The type of a value; None for a missing or sealed one."""
     kind = message.WhichOneof("kind")
     return FieldType(kind) if kind in {member.value for member in FieldType} else None
 
 
-def fields_to_messages(fields: Mapping[str, FieldValue], collection: Collection) -> dict[str, pb.Value]:
-    """The document's fields, each as its collection says."""
+def fields_to_messages(
+    fields: Mapping[str, FieldValue], sealed: Mapping[str, Sealed], collection: Collection
+) -> dict[str, pb.Value]:
+    """The document's fields, each as its collection says; sealed ones as they are."""
     types = {field.name: field.type for field in collection.fields}
     found = {}
     for name, value in fields.items():
@@ -61,6 +72,9 @@ def fields_to_messages(fields: Mapping[str, FieldValue], collection: Collection)
         else:
             setattr(message, types.get(name, FieldType.TEXT).value, value)
         found[name] = message
+    for name, one in sealed.items():
+        encrypted = pb.SealedValue(key_id=one.key_id, nonce=one.nonce, ciphertext=one.ciphertext)
+        found[name] = pb.Value(sealed=encrypted)
     return found
 
 
@@ -91,7 +105,7 @@ def passage_message(hit: Hit, collection: Collection) -> pb.Passage:
         version=hit.version,
         chunk=hit.chunk,
         text=hit.text,
-        fields=fields_to_messages(hit.fields, collection),
+        fields=fields_to_messages(hit.fields, hit.sealed, collection),
         scores=pb.Scores(
             cosine=hit.cosine,
             bm25=hit.bm25,
@@ -105,7 +119,11 @@ def passage_message(hit: Hit, collection: Collection) -> pb.Passage:
 def document_message(document: ListedDocument, collection: Collection) -> pb.StoredDocument:
     """A stored document as a message."""
     return pb.StoredDocument(
-        document=pb.Document(id=document.id, fields=fields_to_messages(document.fields, collection), groups=document.groups),
+        document=pb.Document(
+            id=document.id,
+            fields=fields_to_messages(document.fields, document.sealed, collection),
+            groups=document.groups,
+        ),
         version=document.version,
         chunks=document.chunks,
     )

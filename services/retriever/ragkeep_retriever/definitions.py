@@ -7,9 +7,9 @@ import re
 
 from ragkeep.types.v1 import types_pb2 as pb
 from ragkeep_retriever.convert import TYPES, space_of
-from ragkeep_retriever.store import Collection, Field, Quantization, VectorIndex
 from ragkeep_retriever.templates import check_prompt, content_names
-from ragkeep_runtime.errors import InvalidRequest, SealingUnavailable, TemplateInvalid
+from ragkeep_retriever.values import Collection, Field, Quantization, VectorIndex
+from ragkeep_runtime.errors import FieldSealed, InvalidRequest, TemplateInvalid
 
 _COLLECTION_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -29,7 +29,7 @@ _QUANTIZATION_NUMBERS = {value: key for key, value in _QUANTIZATIONS.items()}
 def collection_of(message: pb.Collection) -> Collection:
     """The definition, defaults filled in; whether it needs a space is for the caller to say.
 
-    Raises InvalidRequest, TemplateInvalid or SealingUnavailable.
+    Raises InvalidRequest, TemplateInvalid or FieldSealed.
     """
     if not _COLLECTION_NAME.fullmatch(message.name):
         raise InvalidRequest(
@@ -42,27 +42,33 @@ def collection_of(message: pb.Collection) -> Collection:
             f"The title field {message.title_field[:64]!r} is not a field of the collection: {', '.join(names)}.",
             field="collection.title_field",
         )
+    sealed = [field.name for field in fields if field.sealed]
+    if message.title_field in sealed:
+        raise FieldSealed(
+            f"The field {message.title_field} is sealed, and everybody who may search is shown the title. Name another.",
+            field="collection.title_field",
+        )
     template = message.content_template or "\n".join(f"{{{field.name}}}" for field in fields if field.searchable)
     if not template:
         raise TemplateInvalid(
             "Nothing would be indexed: mark fields as searchable, or give a content template.",
             field="collection.content_template",
         )
-    used = content_names(template, names)
+    used = content_names(template, names, sealed)
     unused = [field.name for field in fields if field.searchable and field.name not in used]
     if unused:
         raise TemplateInvalid(
             f"Searchable fields are missing from the content template: {', '.join(unused)}.",
             field="collection.content_template",
         )
-    check_prompt(message.prompt_template)
+    check_prompt(message.prompt_template, sealed)
     cjk, latin = message.chunking.cjk_characters or 350, message.chunking.latin_characters or 1000
     if not (50 <= cjk <= 4000 and 100 <= latin <= 10_000):
         raise InvalidRequest("Chunks are 50 to 4,000 Chinese or 100 to 10,000 other characters.", field="collection.chunking")
     evidence = message.minimum_evidence
     return Collection(
         name=message.name,
-        fields=tuple(Field(f.name, f.type, f.filterable, f.required, f.name in used) for f in fields),
+        fields=tuple(Field(f.name, f.type, f.filterable, f.required, f.name in used, f.sealed) for f in fields),
         content_template=template,
         space=space_of(message.space),
         cjk_characters=cjk,
@@ -90,13 +96,13 @@ def _fields(message: pb.Collection) -> list[Field]:
         if field.type not in TYPES:
             kinds = ", ".join(kind.value for kind in TYPES.values())
             raise InvalidRequest(f"The field {field.name} needs a type: {kinds}.", field="collection.fields")
-        if field.sealed:
-            raise SealingUnavailable(
-                f"The field {field.name} is declared as sealed, and this version cannot encrypt single fields yet. Leave the "
-                "field out; do not store in the open what must be sealed.",
+        if field.sealed and (field.searchable or field.filterable):
+            what, why = ("searchable", "indexed") if field.searchable else ("filterable", "compared")
+            raise FieldSealed(
+                f"The field {field.name} is sealed and {what}, and what is encrypted cannot be {why}: leave one of them out.",
                 field="collection.fields",
             )
-    return [Field(f.name, TYPES[f.type], f.filterable, f.required, f.searchable) for f in message.fields]
+    return [Field(f.name, TYPES[f.type], f.filterable, f.required, f.searchable, f.sealed) for f in message.fields]
 
 
 def _vector_index(message: pb.VectorIndex) -> VectorIndex:
@@ -138,6 +144,7 @@ def collection_message(collection: Collection) -> pb.Collection:
                 filterable=f.filterable,
                 required=f.required,
                 searchable=f.searchable,
+                sealed=f.sealed,
             )
             for f in collection.fields
         ],

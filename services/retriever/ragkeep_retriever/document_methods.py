@@ -1,4 +1,4 @@
-"""RetrieverService's RPCs for documents as they are stored: get, list, delete."""
+"""RetrieverService's RPCs for documents as they are stored: get, list, delete, re-seal."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ragkeep.retriever.v1 import retriever_pb2
-from ragkeep_retriever.convert import document_message, scope_of
+from ragkeep_retriever.convert import document_message, scope_of, sealed_of
 from ragkeep_retriever.filters import filter_of
 from ragkeep_retriever.paging import place, token
 from ragkeep_retriever.store import PassageStore
+from ragkeep_retriever.values import SealedUpdate
 from ragkeep_runtime.errors import DocumentUnknown, InvalidRequest, LimitOutOfRange, RequestTooLarge
 from ragkeep_runtime.telemetry import span
 
-MAX_PAGE, DEFAULT_PAGE, MAX_DELETED = 1000, 100, 1000
+MAX_PAGE, DEFAULT_PAGE, MAX_DELETED, MAX_UPDATED = 1000, 100, 1000, 100
 
 
 class DocumentMethods:
@@ -77,3 +78,32 @@ class DocumentMethods:
         with span("store.delete", {"ragkeep.documents": len(wanted), "ragkeep.dry_run": request.dry_run}):
             deleted = await self._store.delete(scope, collection, wanted, dry_run=request.dry_run)
         return retriever_pb2.DeleteDocumentsResponse(document_ids=deleted, next_page_token=token(after, *listed))
+
+    async def UpdateFields(
+        self, request: retriever_pb2.UpdateFieldsRequest, context: Any
+    ) -> retriever_pb2.UpdateFieldsResponse:
+        """Other sealed values for documents that stay what they are."""
+        scope = scope_of(request.scope)
+        if not 1 <= len(request.documents) <= MAX_UPDATED:
+            raise RequestTooLarge(f"A request re-seals 1 to {MAX_UPDATED} documents.", field="documents")
+        collection = await self._store.collection(request.collection, any_analyzer=True)
+        sealed = {field.name for field in collection.fields if field.sealed}
+        for one in request.documents:
+            if (
+                not 1 <= len(one.document_id) <= 256
+                or len(one.version) != 32
+                or not one.sealed
+                or not set(one.sealed) <= sealed
+            ):
+                raise InvalidRequest(
+                    "A document to re-seal has an id, a version of 32 bytes and values of sealed fields.", field="documents"
+                )
+        if len({one.document_id for one in request.documents}) != len(request.documents):
+            raise InvalidRequest("Each document id may stand in a request once.", field="documents")
+        updates = [
+            SealedUpdate(one.document_id, one.version, {name: sealed_of(value) for name, value in one.sealed.items()})
+            for one in request.documents
+        ]
+        with span("store.update", {"ragkeep.documents": len(updates)}):
+            done = await self._store.update_sealed(scope, collection, updates)
+        return retriever_pb2.UpdateFieldsResponse(document_ids=done)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ragkeep.types.v1 import types_pb2 as pb
 from ragkeep_retriever.convert import kind_of, value_of
-from ragkeep_retriever.store import AllOf, AnyOf, Collection, Equals, FieldType, FieldValue, Filter, InRange, Not
-from ragkeep_runtime.errors import FilterFieldUnknown, FilterTypeWrong, InvalidRequest
+from ragkeep_retriever.values import AllOf, AnyOf, Collection, Equals, FieldType, FieldValue, Filter, InRange, Not
+from ragkeep_runtime.errors import FieldSealed, FilterFieldUnknown, FilterTypeWrong, InvalidRequest
 
 MAX_DEPTH, MAX_FILTERS, MAX_VALUES = 8, 100, 1000
 # Of a whole filter: a hundred in each of eight levels would be more than any engine takes.
@@ -13,7 +13,7 @@ MAX_CONDITIONS, MAX_ALL_VALUES = 1000, 10_000
 
 
 def filter_of(message: pb.Filter, collection: Collection) -> Filter:
-    """The filter. Raises FilterFieldUnknown, FilterTypeWrong or InvalidRequest."""
+    """The filter. Raises FieldSealed, FilterFieldUnknown, FilterTypeWrong or InvalidRequest."""
     _check_size(message)
     return _filter(message, collection, 1)
 
@@ -80,6 +80,11 @@ def _range(message: pb.Range, collection: Collection) -> Filter:
 
 def _field(name: str, collection: Collection) -> FieldType:
     filterable = {field.name: field.type for field in collection.fields if field.filterable}
+    if any(field.sealed and field.name == name for field in collection.fields):
+        raise FieldSealed(
+            f"The field {name} is sealed: its values are encrypted, and no filter can look into them. Filter by another field.",
+            field="filter",
+        )
     if name not in filterable:
         offered = ", ".join(filterable) or "none"
         raise FilterFieldUnknown(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
-from ragkeep_retriever.analyzer import FUNCTION_WORDS
-from ragkeep_retriever.store import Found, Hit
+from ragkeep_retriever.analyzer import FUNCTION_WORDS, query_tokens
+from ragkeep_retriever.values import Found, Hit, Query, Scope
 
 K = TypeVar("K")
 # Each half brings this many candidates, or the limit where it is more.
@@ -33,9 +34,16 @@ def ranks(scores: Mapping[K, float]) -> dict[K, int]:
 
 
 def judged(
-    question: Sequence[str], hits: Sequence[Hit], passages: Sequence[set[str]], weights: Mapping[str, float] | None = None
+    scope: Scope,
+    question: Sequence[str],
+    hits: Sequence[Hit],
+    passages: Sequence[set[str]],
+    weights: Mapping[str, float] | None = None,
 ) -> Found:
-    """Hits with what their scores and tokens (`passages`) tell of the question's tokens."""
+    """Hits with what their scores and tokens (`passages`) tell of the question's tokens. A limited scope gets ranks and cosines
+    alone: the other scores move with the words of documents that it does not see."""
+    if scope.limited:
+        hits = [replace(hit, bm25=None, fused=None) for hit in hits]
     cosines = [hit.cosine for hit in hits if hit.cosine is not None]
     return Found(
         list(hits),
@@ -44,6 +52,12 @@ def judged(
         tokens=tuple(question),
         missing=tuple(token for token in question if not any(token in held for held in passages)),
     )
+
+
+def nothing(query: Query) -> Found:
+    """What is found where there is nothing: the same words as where there is nothing that the scope sees."""
+    question = tuple(query_tokens(query.text)) if query.text else ()
+    return Found([], 0.0, None, tokens=question, missing=question)
 
 
 def coverage(question: Sequence[str], passages: Sequence[set[str]], weights: Mapping[str, float] | None = None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ragkeep_retriever.store import AllOf, AnyOf, Equals, FieldValue, Filter, InRange, Not
+from ragkeep_retriever.values import AllOf, AnyOf, Equals, FieldValue, Filter, InRange, Not
 
 
 def matches(found: Filter | None, fields: Mapping[str, FieldValue]) -> bool:
@@ -25,8 +25,3 @@ def matches(found: Filter | None, fields: Mapping[str, FieldValue]) -> bool:
             return any(matches(one, fields) for one in filters)
         case Not(inner):
             return not matches(inner, fields)
-
-
-def visible(groups: frozenset[str] | None, own: tuple[str, ...]) -> bool:
-    """Whether who is of these groups (None: sees every document) sees a document of its own groups (none: open)."""
-    return groups is None or not own or not groups.isdisjoint(own)

@@ -7,11 +7,13 @@ from typing import Any
 
 from ragkeep.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 from ragkeep.types.v1.types_pb2 import Outcome, OutcomeKind
-from ragkeep_retriever.convert import passage_message, scope_of, space_of, value_of, vectors_of
+from ragkeep_retriever.convert import passage_message, scope_of, sealed_of, space_of, value_of, vectors_of
 from ragkeep_retriever.definitions import collection_message, collection_of
 from ragkeep_retriever.document_methods import DocumentMethods
 from ragkeep_retriever.filters import filter_of
-from ragkeep_retriever.store import Chunk, Collection, PassageStore, Put, Query, StoredDocument
+from ragkeep_retriever.store import PassageStore
+from ragkeep_retriever.tenant_methods import TenantMethods
+from ragkeep_retriever.values import Chunk, Collection, Put, Query, StoredDocument
 from ragkeep_runtime.errors import (
     CollectionChanged,
     EmbeddingSpaceMismatch,
@@ -34,7 +36,7 @@ _KINDS = {
 }
 
 
-class RetrieverService(DocumentMethods, retriever_pb2_grpc.RetrieverServiceServicer):
+class RetrieverService(DocumentMethods, TenantMethods, retriever_pb2_grpc.RetrieverServiceServicer):
     """Serves one store."""
 
     def __init__(self, store: PassageStore) -> None:
@@ -76,8 +78,8 @@ class RetrieverService(DocumentMethods, retriever_pb2_grpc.RetrieverServiceServi
     async def ListCollections(
         self, request: retriever_pb2.ListCollectionsRequest, context: Any
     ) -> retriever_pb2.ListCollectionsResponse:
-        """All definitions, with the tenant's documents counted."""
-        found = await self._store.collections(scope_of(request.scope).tenant)
+        """All definitions, with the documents counted that the scope sees."""
+        found = await self._store.collections(scope_of(request.scope))
         return retriever_pb2.ListCollectionsResponse(
             collections=[
                 retriever_pb2.CollectionSummary(collection=collection_message(collection), documents=count)
@@ -92,8 +94,10 @@ class RetrieverService(DocumentMethods, retriever_pb2_grpc.RetrieverServiceServi
             raise RequestTooLarge(f"A request asks for 1 to {MAX_IDS} documents.", field="document_ids")
         collection = await self._store.collection(request.collection)
         with span("store.versions", {"ragkeep.documents": len(request.document_ids)}):
-            versions = await self._store.versions(scope.tenant, request.collection, list(request.document_ids))
-        return retriever_pb2.GetVersionsResponse(versions=versions, collection_revision=collection.revision)
+            found = await self._store.versions(scope, request.collection, list(request.document_ids))
+        return retriever_pb2.GetVersionsResponse(
+            versions=found.seen, collection_revision=collection.revision, hidden_ids=sorted(found.hidden)
+        )
 
     async def PutDocuments(
         self, request: retriever_pb2.PutDocumentsRequest, context: Any
@@ -110,10 +114,9 @@ class RetrieverService(DocumentMethods, retriever_pb2_grpc.RetrieverServiceServi
         if len({document.id for document in documents}) != len(documents):
             raise InvalidRequest("Each document id may stand in a request once.", field="documents")
         with span("store.put", {"ragkeep.documents": len(documents)}):
-            puts = await self._store.put(scope.tenant, collection, documents)
+            puts = await self._store.put(scope, collection, documents, record=request.record_digest)
         outcomes = [
-            Outcome(position=position, document_id=document.id, kind=_KINDS[put])
-            for position, (document, put) in enumerate(zip(documents, puts, strict=True))
+            _outcome(position, document, put) for position, (document, put) in enumerate(zip(documents, puts, strict=True))
         ]
         return retriever_pb2.PutDocumentsResponse(outcomes=outcomes)
 
@@ -133,6 +136,18 @@ class RetrieverService(DocumentMethods, retriever_pb2_grpc.RetrieverServiceServi
                 missing=found.missing[:MAX_TOKENS_TOLD],
             ),
         )
+
+
+def _outcome(position: int, document: StoredDocument, put: Put) -> Outcome:
+    if put is not Put.HIDDEN:
+        return Outcome(position=position, document_id=document.id, kind=_KINDS[put])
+    return Outcome(
+        position=position,
+        document_id=document.id,
+        kind=OutcomeKind.OUTCOME_KIND_REJECTED,
+        reason="DOCUMENT_HIDDEN",
+        message="The id is taken by a document that the caller does not see, or the caller would not see this one.",
+    )
 
 
 def _query(request: retriever_pb2.SearchRequest, collection: Collection) -> Query:
@@ -202,11 +217,16 @@ def _document(message: retriever_pb2.ChunkedDocument, collection: Collection) ->
     vectors = vectors_of(message.vectors, len(message.chunks), collection.space.dimension)
     for vector in vectors:
         _check_finite(vector)
-    known = {field.name for field in collection.fields}
+    in_the_open = {field.name for field in collection.fields if not field.sealed}
+    to_be_sealed = {field.name for field in collection.fields if field.sealed}
+    # A value of a sealed field that is not sealed never gets to a disk.
+    if any((value.WhichOneof("kind") == "sealed") != (name in to_be_sealed) for name, value in document.fields.items()):
+        raise InvalidRequest("The values of sealed fields, and no others, must come sealed.", field="documents")
     return StoredDocument(
         id=document.id,
         version=message.version,
-        fields={name: value_of(value) for name, value in document.fields.items() if name in known},
+        fields={name: value_of(value) for name, value in document.fields.items() if name in in_the_open},
+        sealed={name: sealed_of(value.sealed) for name, value in document.fields.items() if name in to_be_sealed},
         groups=tuple(document.groups),
         chunks=[Chunk(text, vector) for text, vector in zip(message.chunks, vectors, strict=True)],
     )

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ragkeep_retriever.store import AllOf, AnyOf, Equals, FieldValue, Filter, InRange, Not
+from ragkeep_retriever.values import AllOf, AnyOf, Equals, FieldValue, Filter, InRange, Not
 
 Condition = tuple[str, list[Any]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -10,11 +10,14 @@ from typing import Any
 
 import apsw
 
+from ragkeep_retriever.sealed_values import dumped, loaded
 from ragkeep_retriever.sqlite_files import row
-from ragkeep_retriever.store import Collection, FieldType, FieldValue, ListedDocument, Put, StoredDocument
+from ragkeep_retriever.values import Collection, FieldType, FieldValue, ListedDocument, Put, Scope, Sealed, StoredDocument
 
 # Passes our stream through unchanged: every character belongs to a token, blanks divide.
 _TOKENIZE = "unicode61 remove_diacritics 0 categories 'L* M* N* P* S* Co'"
+# The sealed values of a document `d`, NULL where it has none.
+SEALED_COLUMN = "(SELECT s.fields FROM sealed s WHERE s.document = d.key)"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -43,10 +46,14 @@ def has_index(file: apsw.Connection, collection: Collection) -> bool:
     return row(file, "SELECT 1 FROM sqlite_master WHERE name = ?", (index_table(collection).strip('"'),)) is not None
 
 
-def put_document(file: apsw.Connection, collection: Collection, document: StoredDocument, streams: Sequence[str]) -> Put:
+def put_document(
+    file: apsw.Connection, scope: Scope, collection: Collection, document: StoredDocument, streams: Sequence[str]
+) -> Put:
     """The document in place of its older version; `streams` are the chunks' tokens."""
-    sql = "SELECT key, version FROM documents WHERE collection = ? AND id = ?"
+    sql = "SELECT key, version, groups FROM documents WHERE collection = ? AND id = ?"
     found = row(file, sql, (collection.name, document.id))
+    if not scope.sees(document.groups) or (found and not scope.sees(own_groups(found[2]))):
+        return Put.HIDDEN
     if found and found[1] == document.version:
         return Put.UNCHANGED
     if found:
@@ -65,6 +72,8 @@ def put_document(file: apsw.Connection, collection: Collection, document: Stored
         )
         sql = f"INSERT INTO {index_table(collection)} (rowid, tokens) VALUES (?, ?)"  # noqa: S608
         file.execute(sql, (file.last_insert_rowid(), stream))
+    if document.sealed:
+        file.execute("INSERT INTO sealed (document, fields) VALUES (?, ?)", (key, dumped(document.sealed)))
     return Put.UPDATED if found else Put.CREATED
 
 
@@ -73,14 +82,24 @@ def remove_document(file: apsw.Connection, collection: Collection, key: int) -> 
     of_document = "SELECT key FROM passages WHERE document = ?"
     file.execute(f"DELETE FROM {index_table(collection)} WHERE rowid IN ({of_document})", (key,))  # noqa: S608
     file.execute("DELETE FROM passages WHERE document = ?", (key,))
+    file.execute("DELETE FROM sealed WHERE document = ?", (key,))
     file.execute("DELETE FROM documents WHERE key = ?", (key,))
 
 
 def listed(found: Sequence[Any], collection: Collection) -> ListedDocument:
-    """A row of (id, version, fields, groups, chunks)."""
-    document_id, version, fields, groups, chunks = found
-    own = tuple(group for group in json.loads(groups) if group != "*")
-    return ListedDocument(document_id, version, decoded(fields, collection), own, chunks)
+    """A row of (id, version, fields, groups, chunks, sealed)."""
+    document_id, version, fields, groups, chunks, sealed = found
+    return ListedDocument(document_id, version, decoded(fields, collection), own_groups(groups), chunks, sealed_of(sealed))
+
+
+def own_groups(stored: str) -> tuple[str, ...]:
+    """A document's own groups; stored, an open one has the group *."""
+    return tuple(group for group in json.loads(stored) if group != "*")
+
+
+def sealed_of(found: str | None) -> dict[str, Sealed]:
+    """A document's sealed values."""
+    return loaded(found) if found else {}
 
 
 def stored(value: FieldValue) -> FieldValue:

@@ -6,6 +6,7 @@ import array
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import apsw
@@ -14,8 +15,9 @@ from ragkeep_retriever.analyzer import query_tokens, tokens
 from ragkeep_retriever.fusion import CANDIDATES, fuse, judged, ranks
 from ragkeep_retriever.sqlite_files import rows, transaction
 from ragkeep_retriever.sqlite_filters import groups_condition, where
-from ragkeep_retriever.sqlite_rows import decoded, index_table, vocabulary_table
-from ragkeep_retriever.store import Collection, Found, Hit, Query, Scope
+from ragkeep_retriever.sqlite_rows import SEALED_COLUMN, decoded, index_table, sealed_of, vocabulary_table
+from ragkeep_retriever.sqlite_seen_words import SeenWords, any_of
+from ragkeep_retriever.values import Collection, Found, Hit, Query, Scope
 
 _JOINED = "passages p JOIN documents d ON d.key = p.document"
 
@@ -31,13 +33,14 @@ def search(file: apsw.Connection, scope: Scope, collection: Collection, query: Q
     question = query_tokens(query.text) if query.text else []
     # One snapshot for all reads: a document that is replaced meanwhile is seen whole, as it was.
     with transaction(file, "DEFERRED"):
-        hits, deeper = _best(file, collection, query, question, condition, values, wanted)
+        words = SeenWords(file, scope, collection, question, condition, values) if scope.limited and question else None
+        hits, deeper = _best(file, collection, query, question, words, condition, values, wanted)
         # Long documents may fill the candidates with passages of which only the first count: look deeper.
         while deeper and query.passages_per_document and len(hits) < query.limit:
             wanted *= 4
-            hits, deeper = _best(file, collection, query, question, condition, values, wanted)
-        weights = _rarity(file, collection, question)
-    return judged(question, hits, [set(tokens(hit.text)) for hit in hits], weights)
+            hits, deeper = _best(file, collection, query, question, words, condition, values, wanted)
+        weights = words.rarity if words else _rarity(file, collection, question)
+    return judged(scope, question, hits, [set(tokens(hit.text)) for hit in hits], weights)
 
 
 def _best(
@@ -45,13 +48,14 @@ def _best(
     collection: Collection,
     query: Query,
     question: list[str],
+    words: SeenWords | None,
     condition: str,
     values: list[Any],
     wanted: int,
 ) -> tuple[list[Hit], bool]:
     """Hits among the first `wanted` of each half, and whether there may be more."""
     cosines = _by_vector(file, query, condition, values, wanted)
-    bm25 = _by_keyword(file, collection, question, condition, values, wanted)
+    bm25 = words.best(wanted) if words else _by_keyword(file, collection, question, condition, values, wanted)
     more = wanted in (len(cosines), len(bm25))
     places = (ranks(cosines), ranks(bm25)) if query.explain else ({}, {})
     hybrid = query.vector is not None and query.text is not None
@@ -85,12 +89,11 @@ def _by_keyword(
 ) -> dict[int, float]:
     if not question:
         return {}
-    match = " OR ".join('"' + token.replace('"', '""') + '"' for token in question)
     sql = (
         f"SELECT f.rowid, -f.rank FROM {index_table(collection)} f JOIN passages p ON p.key = f.rowid "  # noqa: S608
         f"JOIN documents d ON d.key = p.document WHERE f.tokens MATCH ? AND {condition} ORDER BY f.rank LIMIT ?"
     )
-    return dict(rows(file, sql, (match, *values, limit)))
+    return dict(rows(file, sql, (any_of(question), *values, limit)))
 
 
 def _cosines(file: apsw.Connection, vector: Sequence[float], keys: list[int]) -> dict[int, float]:
@@ -108,13 +111,14 @@ def _hits(
 ) -> list[Hit]:
     taken: dict[str, int] = {}
     hits: list[Hit] = []
-    sql = f"SELECT d.id, d.version, d.fields, p.chunk, p.text FROM {_JOINED} WHERE p.key = ?"  # noqa: S608
+    sql = f"SELECT d.id, d.version, d.fields, p.chunk, p.text, {SEALED_COLUMN} FROM {_JOINED} WHERE p.key = ?"  # noqa: S608
     for key in best:
-        document_id, version, fields, chunk, text = rows(file, sql, (key,))[0]
+        document_id, version, fields, chunk, text, sealed = rows(file, sql, (key,))[0]
         taken[document_id] = taken.get(document_id, 0) + 1
         if query.passages_per_document and taken[document_id] > query.passages_per_document:
             continue
-        hits.append(Hit(document_id, version, chunk, text, decoded(fields, collection), *scores[key]))
+        hit = Hit(document_id, version, chunk, text, decoded(fields, collection), *scores[key])
+        hits.append(replace(hit, sealed=sealed_of(sealed)))
         if len(hits) == query.limit:
             break
     return hits

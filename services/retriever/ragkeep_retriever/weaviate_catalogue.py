@@ -8,7 +8,7 @@ from typing import Any
 
 from ragkeep_retriever.catalogue import VERSION, dump, is_deleting, load, mark_deleting, same_or_raise, version_of
 from ragkeep_retriever.changes import changed
-from ragkeep_retriever.store import Change, Collection
+from ragkeep_retriever.values import Change, Collection
 from ragkeep_retriever.weaviate_connection import Connection, object_id
 from ragkeep_retriever.weaviate_objects import LIVE
 from ragkeep_retriever.weaviate_schema import (
@@ -31,6 +31,7 @@ class WeaviateCatalogue:
         self._replicas = replicas
         self._changing = asyncio.Lock()
         self._is_there = False
+        self._telling: set[str] = set()
 
     async def get(self, name: str, *, any_analyzer: bool = False) -> Collection:
         """The definition. Raises CollectionUnknown."""
@@ -64,7 +65,17 @@ class WeaviateCatalogue:
         """The tenant's documents in the collection."""
         if not await self._connection.has_tenant(name, tenant):
             return 0
-        return await _count(self._connection.manifests(name, tenant))
+        return await count(self._connection.manifests(name, tenant))
+
+    async def tell_groups(self, name: str) -> None:
+        """Manifests can be asked for by their groups, also in a collection of the catalogue's first version."""
+        if name in self._telling:
+            return
+        text = await self._entry(name)
+        if text is not None and version_of(text) < VERSION:
+            async with self._changing:
+                await add_groups_to_manifests(self._client, name)
+        self._telling.add(name)
 
     async def create(self, collection: Collection) -> Collection:
         """Classes first, the entry last: it is what makes the collection exist."""
@@ -87,7 +98,7 @@ class WeaviateCatalogue:
             stored = await self.get(wanted.name)
             change = changed(stored, wanted)
             if change.collection != stored:
-                await change_classes(self._client, stored, change.collection)
+                await change_classes(self._client, stored, change.collection, self._replicas)
                 await add_groups_to_manifests(self._client, wanted.name)
                 await self._replace(wanted.name, dump(change.collection))
             return change
@@ -116,7 +127,7 @@ class WeaviateCatalogue:
 
     async def _counts(self, name: str) -> list[int]:
         manifests = await self._connection.every_tenants_manifests(name)
-        return [await _count(one) for one in manifests]
+        return [await count(one) for one in manifests]
 
     async def _entry(self, name: str) -> str | None:
         if not await self._exists():
@@ -134,8 +145,9 @@ class WeaviateCatalogue:
         return self._is_there
 
 
-async def _count(manifests: Any) -> int:
-    return int((await manifests.aggregate.over_all(filters=LIVE, total_count=True)).total_count or 0)
+async def count(manifests: Any, condition: Any = LIVE) -> int:
+    """How many of a tenant's manifests there are."""
+    return int((await manifests.aggregate.over_all(filters=condition, total_count=True)).total_count or 0)
 
 
 def _check_unused(name: str, counts: list[int]) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ragkeep_retriever.analyzer import tokens
-from ragkeep_retriever.store import Collection, Hit, ListedDocument, Query, StoredDocument
+from ragkeep_retriever.values import Collection, Hit, ListedDocument, Query, Scope, Sealed, StoredDocument
 from ragkeep_retriever.weaviate_connection import object_id
-from ragkeep_retriever.weaviate_schema import decoded, property_of, stored
+from ragkeep_retriever.weaviate_schema import SEALED, decoded, property_of, stored, where
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -25,6 +25,14 @@ _INSERT_OBJECTS, _INSERT_BYTES = 500, 20 * 1024 * 1024
 # The generation of a manifest that says: deleted. Others are 32 hexadecimal digits.
 _TOMBSTONE = "deleted"
 LIVE = WeaviateFilter.by_property("generation").not_equal(_TOMBSTONE)
+# Of the catalogue's first version: their groups stand beside their passages alone. (A property that came later is not known to
+# be absent; it is not known to be there.)
+UNTOLD = WeaviateFilter.not_(WeaviateFilter.by_property("groups").is_none(False))
+
+
+def seen_by(groups: frozenset[str]) -> Any:
+    """Live manifests of documents that are open or of one of these groups."""
+    return WeaviateFilter.all_of([LIVE, where(None, groups)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +46,20 @@ class Manifest:
     chunks: int
     groups: tuple[str, ...] | None  # None: an older version of ragkeep wrote them to the passages alone
 
-    def listed(self, collection: Collection) -> ListedDocument:
+    def seen_by(self, scope: Scope) -> bool:
+        """Whether the scope sees it; whose groups are not known is seen by who sees every document."""
+        return not scope.limited or (self.groups is not None and scope.sees(self.groups))
+
+    @property
+    def sealed(self) -> dict[str, int]:
+        """How many bytes each sealed value has, by field; the values are in an object of the generation's own."""
+        found: dict[str, int] = json.loads(self.fields).get(SEALED, {}) if SEALED in self.fields else {}
+        return found
+
+    def listed(self, collection: Collection, sealed: Mapping[str, Sealed]) -> ListedDocument:
         """The document that it stands for."""
         fields = decoded(self.fields, collection)
-        return ListedDocument(self.document_id, self.version, fields, self.groups or (), self.chunks)
+        return ListedDocument(self.document_id, self.version, fields, self.groups or (), self.chunks, sealed)
 
 
 def manifest_of(one: Any) -> Manifest | None:
@@ -67,12 +85,15 @@ def open_groups(groups: Sequence[str]) -> tuple[str, ...]:
 
 def manifest_object(document: StoredDocument, generation: str) -> Any:
     """The manifest to write."""
+    fields: dict[str, Any] = {name: stored(value) for name, value in document.fields.items()}
+    if document.sealed:
+        fields[SEALED] = {name: len(one.ciphertext) for name, one in document.sealed.items()}
     properties = {
         "document_id": document.id,
         "generation": generation,
         "version": document.version.hex(),
         "chunks": len(document.chunks),
-        "fields": json.dumps({name: stored(value) for name, value in document.fields.items()}, ensure_ascii=False, default=str),
+        "fields": json.dumps(fields, ensure_ascii=False, default=str),
         "groups": list(document.groups) or ["*"],
     }
     return DataObject(properties=properties, uuid=object_id(document.id))

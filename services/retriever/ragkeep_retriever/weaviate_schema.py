@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ragkeep_retriever.changes import new_fields
-from ragkeep_retriever.store import (
+from ragkeep_retriever.values import (
     AllOf,
     AnyOf,
     Collection,
@@ -40,6 +40,10 @@ with warnings.catch_warnings():
     from weaviate.exceptions import UnexpectedStatusCodeError
 
 CATALOGUE = "RagkeepCatalogue"
+# Beside the fields of a manifest, and no field's name: which fields are sealed, and how many bytes each value has.
+SEALED = "$sealed"
+# Beside the catalogue and not in it: an older retriever, running until it is replaced, reads each entry there as a collection.
+TENANTS = "RagkeepTenants"
 _QUANTIZERS: dict[Quantization, Callable[[], Any]] = {
     Quantization.NONE: Configure.VectorIndex.Quantizer.none,
     Quantization.PQ: Configure.VectorIndex.Quantizer.pq,
@@ -66,13 +70,24 @@ def manifests_class(collection: str) -> str:
     return f"RagkeepManifests_{collection.replace('-', 'D')}"
 
 
+def sealed_class(collection: str) -> str:
+    """The class of a collection's sealed values, an object a generation; there where a field is sealed."""
+    return f"RagkeepSealed_{collection.replace('-', 'D')}"
+
+
+def classes_of(collection: Collection) -> tuple[str, ...]:
+    """Every class that holds something of a collection; the manifests', which decides what exists, last."""
+    sealed = (sealed_class(collection.name),) if any(field.sealed for field in collection.fields) else ()
+    return (passages_class(collection.name), *sealed, manifests_class(collection.name))
+
+
 def property_of(field: str) -> str:
     """The property of a filterable field; Weaviate refuses names like `id` and `vector`."""
     return f"f_{field}"
 
 
 async def create_classes(client: weaviate.WeaviateAsyncClient, collection: Collection, replicas: int) -> None:
-    """Makes both classes, where they are not there from an attempt before."""
+    """Makes the classes, where they are not there from an attempt before."""
     index = collection.vector_index
     fields = [_filterable(field) for field in collection.fields if field.filterable]
     hnsw = Configure.VectorIndex.hnsw(
@@ -110,11 +125,13 @@ async def create_classes(client: weaviate.WeaviateAsyncClient, collection: Colle
     ]
     vectors = Configure.Vectors.self_provided(vector_index_config=hnsw, quantizer=_QUANTIZERS[index.quantization]())
     await _create(client, passages_class(collection.name), [*passages, *fields], vectors, replicas, tenants=True)
+    await _create_sealed(client, collection, replicas)
     await _create(client, manifests_class(collection.name), manifests, _no_vectors(), replicas, tenants=True)
 
 
-async def change_classes(client: weaviate.WeaviateAsyncClient, stored: Collection, wanted: Collection) -> None:
-    """What of a change concerns the classes: ef, and further fields to filter by."""
+async def change_classes(client: weaviate.WeaviateAsyncClient, stored: Collection, wanted: Collection, replicas: int) -> None:
+    """What of a change concerns the classes: ef, further fields to filter by, a first sealed one."""
+    await _create_sealed(client, wanted, replicas)
     passages = client.collections.use(passages_class(stored.name)).config
     if wanted.vector_index.ef != stored.vector_index.ef:
         hnsw = Reconfigure.VectorIndex.hnsw(ef=wanted.vector_index.ef)
@@ -134,8 +151,16 @@ async def add_groups_to_manifests(client: weaviate.WeaviateAsyncClient, collecti
 
 async def delete_classes(client: weaviate.WeaviateAsyncClient, collection: str) -> None:
     """With all that is in them."""
-    for name in (passages_class(collection), manifests_class(collection)):
+    for name in (passages_class(collection), sealed_class(collection), manifests_class(collection)):
         await client.collections.delete(name)
+
+
+async def _create_sealed(client: weaviate.WeaviateAsyncClient, collection: Collection, replicas: int) -> None:
+    if not any(field.sealed for field in collection.fields):
+        return
+    values = Property(name="fields", data_type=DataType.TEXT, index_filterable=False, index_searchable=False)
+    properties = [_keyword("generation"), values]
+    await _create(client, sealed_class(collection.name), properties, _no_vectors(), replicas, tenants=True)
 
 
 async def create_catalogue(client: weaviate.WeaviateAsyncClient, replicas: int) -> None:
@@ -145,6 +170,15 @@ async def create_catalogue(client: weaviate.WeaviateAsyncClient, replicas: int) 
         Property(name="definition", data_type=DataType.TEXT, index_filterable=False, index_searchable=False),
     ]
     await _create(client, CATALOGUE, properties, _no_vectors(), replicas, tenants=False)
+
+
+async def create_tenants(client: weaviate.WeaviateAsyncClient, replicas: int) -> None:
+    """Makes the class of the tenants' records, once."""
+    properties = [
+        _keyword("name"),
+        Property(name="record", data_type=DataType.TEXT, index_filterable=False, index_searchable=False),
+    ]
+    await _create(client, TENANTS, properties, _no_vectors(), replicas, tenants=False)
 
 
 def _keyword(name: str) -> Property:
@@ -210,6 +244,8 @@ def decoded(fields: str, collection: Collection) -> dict[str, FieldValue]:
     types = {field.name: field.type for field in collection.fields}
     found: dict[str, FieldValue] = {}
     for name, value in json.loads(fields).items():
+        if name == SEALED:
+            continue
         kind = types.get(name)
         if kind is FieldType.TIMESTAMP:
             found[name] = datetime.fromisoformat(value)

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.engines.process import binary
 from tests.k8s.manifests import CACHE, Object
-from tests.stack import free_port
+from tests.ports import free_port
 
 T = TypeVar("T")
 USERS = {
@@ -57,7 +57,7 @@ class Cluster:
             self._kubeconfig(user)
         self._run_controllers()
         self.kubectl("apply", "--server-side", "-f", str(CACHE / "k8s" / "cert-manager-crds.yaml"))
-        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+        self.kubectl("wait", "--for=condition=Established", "--timeout=300s", "crd", "--all")
         self.kubectl("create", "namespace", "cert-manager")
         self._run("cert-manager", str(binary("cert-manager")), str(self.config(CERT_MANAGER)))
         # A storage class as a cluster has one; kwok binds its claims.
@@ -84,7 +84,7 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Runs kubectl; fails with what it said."""
         command = [str(binary("kubectl")), "--kubeconfig", str(self.config(user)), *args]
-        done = subprocess.run(command, input=input, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, input=input, capture_output=True, text=True, check=False, timeout=500)
         if check and done.returncode:
             pytest.fail(f"kubectl {' '.join(args)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
         return done
@@ -120,7 +120,7 @@ class Cluster:
     def add_nodes(self, nodes: Sequence[Object]) -> None:
         """Fake nodes; waits until they are ready."""
         self.apply(nodes)
-        self.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "node", "--all")
+        self.kubectl("wait", "--for=condition=Ready", "--timeout=300s", "node", "--all")
 
     def _keys(self) -> None:
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)

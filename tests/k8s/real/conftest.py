@@ -47,9 +47,9 @@ def deployed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def deploy(cluster: Cluster, overlay: str) -> Deployed:
     """Authority, what pods find beforehand, the overlay; waits until each workload is as many as it should be."""
     authority = cluster.kubectl("apply", "-k", str(ROOT / "authority"))
-    cluster.kubectl("-n", "cert-manager", "wait", "--for=condition=Ready", "--timeout=60s", "certificate/ragkeep-ca")
+    cluster.kubectl("-n", "cert-manager", "wait", "--for=condition=Ready", "--timeout=300s", "certificate/ragkeep-ca")
     cluster.kubectl("apply", "-f", str(ROOT / "base" / "namespace.yaml"))
-    trust_and_key(cluster)
+    trust_and_keys(cluster)
     began = time.monotonic()
     applied = cluster.kubectl("apply", "-k", str(ROOT / "overlays" / overlay))
     for workload in (
@@ -59,19 +59,21 @@ def deploy(cluster: Cluster, overlay: str) -> Deployed:
         "deployment/generator",
         "deployment/retriever",
     ):
-        cluster.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=60s", workload)
-    cluster.kubectl("-n", "ragkeep", "wait", "--for=condition=Ready", "--timeout=60s", "certificate", "--all")
+        cluster.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=300s", workload)
+    cluster.kubectl("-n", "ragkeep", "wait", "--for=condition=Ready", "--timeout=300s", "certificate", "--all")
     return Deployed(overlay, cluster, applied.stdout, authority.stderr + applied.stderr, time.monotonic() - began)
 
 
-def trust_and_key(cluster: Cluster) -> None:
-    """The trust bundle from the authority's certificate, and a key for Weaviate."""
+def trust_and_keys(cluster: Cluster) -> None:
+    """The trust bundle from the authority's certificate, a key for Weaviate, and one for the audit log."""
     bundle = cluster.folder / "ca.crt"
     bundle.write_bytes(cluster.secret("ragkeep-ca", "cert-manager")["tls.crt"])
     key = cluster.folder / "api-key"
     key.write_text("a-key-of-the-test")
     cluster.kubectl("-n", "ragkeep", "create", "configmap", "ragkeep-trust", f"--from-file={bundle}")
     cluster.kubectl("-n", "ragkeep", "create", "secret", "generic", "weaviate-api-key", f"--from-file={key}")
+    audit = [f"--from-literal={name}={'k' * 64}" for name in ("key", "signing-key.pem")]
+    cluster.kubectl("-n", "ragkeep", "create", "secret", "generic", "ragkeep-audit", *audit)
     eventually(lambda: _policies_are_known(cluster), "the admission policies' expressions are checked")
 
 

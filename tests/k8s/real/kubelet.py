@@ -71,6 +71,9 @@ class Pod:
     def environment(self, container: str) -> dict[str, str]:
         """Its variables, with paths and addresses of this machine."""
         found: dict[str, str] = {}
+        for source in self.container(container).get("envFrom", []):
+            name = source["configMapRef"]["name"]
+            found |= self._kubelet.cluster.get("configmap", name, self._namespace)["data"]
         for entry in self.container(container).get("env", []):
             value = entry["value"] if "value" in entry else self._from(entry["valueFrom"])
             value = re.sub(r"\$\((\w+)\)", lambda match: found[match[1]], value)

@@ -11,26 +11,33 @@ import os
 import re
 import shlex
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from ragkeep_runtime.audit.verify import day_files
 from tests.engines.ollama import CHAT_MODEL, EMBEDDING_MODEL, OllamaProcess
 from tests.engines.process import EngineProcess, binary
-from tests.engines.weaviate import free_pair
+from tests.https import event_of
 from tests.k8s.envoy import ENVOY
 from tests.k8s.manifests import SERVICES
 from tests.k8s.real.cluster import Cluster, node, warnings
 from tests.k8s.real.kubelet import Kubelet
-from tests.stack import free_port
+from tests.pki import Authority
+from tests.ports import free_port, free_ports
+from tests.tokens import Issuer
 
-pytestmark = [pytest.mark.engine("kubernetes"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.engine("kubernetes")]
 PAGE = Path("docs/deploy-kubernetes.md")
 NEEDS_A_CONTAINER = "⧗"
+PEOPLE, SEALED = "7. People, over HTTPS", "8. Sealed fields"
+HOST = "ragkeep.example"
 
 
 @dataclass
@@ -39,6 +46,8 @@ class Site:
 
     folder: Path
     cluster: Cluster
+    provider: Issuer  # of people's tokens
+    ca: Path  # who signed the site's certificate for HTTPS
     ran: list[str] = field(default_factory=list)
 
     def follow(self, *sections: str) -> None:
@@ -49,7 +58,7 @@ class Site:
             env = {
                 **os.environ,
                 "KUBECONFIG": str(self.cluster.config()),
-                "PATH": f"{binary('kubectl').parent}:{os.environ['PATH']}",
+                "PATH": f"{binary('kubectl').parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             }
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", command], cwd=self.folder, env=env, capture_output=True, text=True
@@ -79,19 +88,27 @@ def file_of(section: str, language: str) -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Sections 2 to 6 of the page, followed."""
+    """Sections 2 to 8 of the page, followed, with what a site has: a certificate of its own and an identity provider."""
     folder = tmp_path_factory.mktemp("site")
     for name in ("deploy", "examples"):
         shutil.copytree(name, folder / name)
     (folder / "site").mkdir()
     (folder / "site" / "kustomization.yaml").write_text(file_of("2. The site", "yaml"))
     (folder / "site" / "policy.json").write_text(file_of("2. The site", "json"))
+    (folder / "site" / "people.env").write_text(file_of(PEOPLE, "ini"))
+    own = Authority(folder / "pki").issue("https", dns=[HOST])
+    shutil.copy(own.cert, folder / "site.crt")
+    shutil.copy(own.key, folder / "site.key")
+    provider = Issuer("ES256")
+    provider.write(folder / "jwks.json")
     cluster = Cluster(tmp_path_factory.mktemp("followed"))
     try:
         cluster.start()
         cluster.add_nodes([node("one", cpu=8, memory_gib=32)])
-        found = Site(folder, cluster)
-        found.follow("3. The authority", "4. What pods find beforehand", "5. ragkeep", "6. A caller, and an answer")
+        found = Site(folder, cluster, provider, own.ca)
+        found.follow(
+            "3. The authority", "4. What pods find beforehand", "5. ragkeep", "6. A caller, and an answer", PEOPLE, SEALED
+        )
         yield found
     finally:
         cluster.stop()
@@ -129,7 +146,10 @@ class Installation:
         for name, digit in ports.items():
             at[f"0.0.0.0:5006{digit}"] = at[f"dns:///{name}:5006{digit}"] = self._listen[name]
             at[f"0.0.0.0:916{digit}"] = self._health[name]
+        at["dns:///gateway-replicas:50061"] = self._listen["gateway"]
         at["dns:///gateway.ragkeep.svc:50061"] = self._listen["gateway"]
+        self.https = f"127.0.0.1:{free_port()}"
+        at["0.0.0.0:8443"] = self.https
         at["127.0.0.1:11434"] = ollama.url.removeprefix("http://")
         self._beside_retriever = {"rest": rest, "grpc": grpc, "health": str(free_port())}
         self._beside_weaviate = {"rest": weaviate_rest, "grpc": weaviate_grpc, "health": str(free_port())}
@@ -163,7 +183,7 @@ class Installation:
         env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **pod.environment("cli")}
         script = str(Path(sys.executable).with_name("ragkeep"))
         with Path(stdin).open() as given:
-            return subprocess.run([script, *args], env=env, stdin=given, capture_output=True, text=True, timeout=200)
+            return subprocess.run([script, *args], env=env, stdin=given, capture_output=True, text=True, timeout=300)
 
     def _run(self, name: str, command: list[str], env: dict[str, str], health: str, path: str) -> None:
         process = EngineProcess(command, env, f"http://{health}", path, self.kubelet.folder / f"{name}.log")
@@ -172,7 +192,7 @@ class Installation:
 
     def _weaviate(self) -> None:
         pod = self.kubelet.pod("weaviate")
-        gossip, raft = free_pair(), free_pair()
+        gossip, raft = free_ports(2), free_ports(2)
         here = {
             "GRPC_PORT": self._beside_weaviate["grpc"],
             "CLUSTER_GOSSIP_BIND_PORT": str(gossip),
@@ -245,6 +265,62 @@ def test_the_issued_secrets_start_our_processes_which_answer_with_citations(inst
     (sources,) = [event["sources"] for event in events if "sources" in event]
     assert sources[0]["document_id"] == "T-1042"
     assert [event for event in events if "delta" in event or "answer" in event or "token" in event]
+
+
+@pytest.mark.engine("weaviate")
+@pytest.mark.engine("ollama")
+async def test_a_person_asks_over_https_with_a_token_of_the_sites_provider(site: Site, installation: Installation) -> None:
+    """By the name in the site's certificate: the answer has the ticket as its first source. Without a token it is 401, and a token for
+    another audience is none."""
+    settings = dict(line.split("=", 1) for line in file_of(PEOPLE, "ini").splitlines())
+    right = {
+        "iss": settings["RAGKEEP_JWT_ISSUER"],
+        "aud": settings["RAGKEEP_JWT_AUDIENCE"],
+        "tenant": "helpdesk",
+        "roles": ["reader"],
+    }
+    tls = ssl.create_default_context(cafile=str(site.ca))
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
+
+        async def ask(token: str | None) -> tuple[int, str]:
+            headers = {"Host": HOST} | ({"Authorization": f"Bearer {token}"} if token else {})
+            body = {"question": "VPN error 809 since the Windows update", "collection": "service-tickets"}
+            url = f"https://{installation.https}/chat/stream"
+            async with session.post(url, json=body, headers=headers, server_hostname=HOST) as answer:
+                return answer.status, await answer.text()
+
+        assert (await ask(None))[0] == 401
+        assert (await ask(site.provider.token(**right | {"aud": "elsewhere"})))[0] == 401
+        status, text = await ask(site.provider.token(**right))
+    assert status == 200, text
+    events = [event for block in text.split("\n\n") if (event := event_of(block))]
+    sources = next(data for name, data in events if name == "sources")
+    assert "T-1042" in json.dumps(sources)
+    assert events[-1][0] == "done", events[-1]
+
+
+@pytest.mark.engine("weaviate")
+@pytest.mark.engine("ollama")
+def test_what_was_asked_is_proven_with_what_the_auditors_were_given(
+    site: Site, installation: Installation, tmp_path: Path
+) -> None:
+    """The gateway's volume and the two files that the page hands out, without any service: who was shown the ticket, by the command
+    and over HTTPS, and that no line is missing or was changed."""
+    folder = installation.kubelet.pod("gateway").path("gateway", "/var/lib/ragkeep/audit")
+    (replica,) = [one for one in folder.iterdir() if one.is_dir()]
+    lines = [json.loads(line) for day in day_files(replica) for line in day.read_text().splitlines()]
+    shown = [line for line in lines if line["kind"] == "asked" and "T-1042" in line["documents"]]
+    assert {line.get("peer", "") for line in shown} == {"caller/helpdesk/cli", ""}
+    assert {line.get("subject", "") for line in shown} == {"", "li.wei"}
+    given = ("--key", str(site.folder / "audit-key"), "--public-key", str(site.folder / "audit-public-key.pem"))
+    assert not (site.folder / "audit-signing-key.pem").exists()
+    proven = installation.caller("audit", "verify", str(folder), *given, "--json")
+    assert proven.returncode == 0, proven.stdout + proven.stderr
+    shutil.copytree(folder, tmp_path / "audit")
+    day = day_files(tmp_path / "audit" / replica.name)[-1]
+    day.write_bytes(day.read_bytes().replace(b"T-1042", b"T-1043"))
+    changed = installation.caller("audit", "verify", str(tmp_path / "audit"), *given, "--json")
+    assert changed.returncode == 1, changed.stdout
 
 
 @pytest.mark.engine("weaviate")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.engine("no engine"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.engine("no engine")]
 COPIED = (
     "pyproject.toml",
     "README.md",

@@ -15,9 +15,9 @@ import pytest
 from tests.engines.ollama import CHAT_MODEL
 from tests.engines.process import CACHE, EngineProcess, binary
 from tests.k8s.manifests import container, environment, overlay
-from tests.stack import free_port
+from tests.ports import free_port
 
-pytestmark = [pytest.mark.engine("ollama"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.engine("ollama")]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 def ask(ollama: EngineProcess, path: str, body: dict[str, object]) -> dict[str, object]:
     """POST; the last line of what is answered."""
     request = urllib.request.Request(ollama.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as response:
+    with urllib.request.urlopen(request, timeout=300) as response:
         found: dict[str, object] = json.loads(response.read().splitlines()[-1])
     return found
 

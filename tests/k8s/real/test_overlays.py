@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives import serialization
 from tests.k8s.manifests import component_on, containers, overlay, pod, workloads
 from tests.k8s.real.cluster import warnings
 from tests.k8s.real.conftest import Deployed
-from tests.k8s.rules import IDENTITIES
+from tests.k8s.services import IDENTITIES
 from tests.k8s.test_sizing import replicas
 
-pytestmark = [pytest.mark.engine("kubernetes"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine("kubernetes")]
 
 
 def test_it_is_applied_without_a_warning(deployed: Deployed) -> None:
@@ -126,7 +126,8 @@ def _env(container: Any) -> dict[str, Any]:
     [
         ("dev", ("tracing",)),
         ("dev", ("autoscaling", "autoscaling-queue")),
-        ("prod", ("gpu-embedder", "tracing")),
+        ("dev", ("people", "sealing", "metrics")),
+        ("prod", ("gpu-embedder", "tracing", "people", "sealing", "metrics")),
         ("edge", ("autoscaling",)),
     ],
     indirect=["deployed"],

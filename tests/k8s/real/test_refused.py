@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.k8s.manifests import ROOT, render
+from tests.k8s.manifests import ROOT, container, named, overlay, render
 from tests.k8s.real.cluster import warnings
 from tests.k8s.real.conftest import Deployed
 
 pytestmark = [
     pytest.mark.engine("kubernetes"),
-    pytest.mark.timeout(300),
     pytest.mark.parametrize("deployed", ["dev"], indirect=True),
 ]
 REFUSED = sorted(Path("tests/k8s/refused").glob("*.yaml"))
@@ -45,6 +44,24 @@ def test_no_container_is_added_to_a_running_pod(helpdesk: Deployed) -> None:
     assert "no container is added to a running pod of the namespace ragkeep" in done.stderr
 
 
+def test_the_number_of_gateways_grows_with_their_setting_alone(helpdesk: Deployed) -> None:
+    """kubectl scale knows nothing of the quotas' shares: fewer gateways are let in, more are not; both together are."""
+    cluster = helpdesk.cluster
+    more = cluster.kubectl("-n", "ragkeep", "scale", "statefulset/gateway", "--replicas=2", "--dry-run=server", check=False)
+    assert more.returncode
+    assert "replicas and RAGKEEP_REPLICAS together" in more.stderr
+    cluster.kubectl("-n", "ragkeep", "scale", "statefulset/gateway", "--replicas=0", "--dry-run=server")
+    found = overlay("dev")
+    stateful = named(found, "StatefulSet", "gateway") or {}
+    stateful["spec"]["replicas"] = 2
+    refused = cluster.apply([stateful], "--dry-run=server", check=False)
+    assert refused.returncode
+    assert "is the number of its replicas" in refused.stderr
+    env = container(found, "gateway", "gateway")["env"]
+    next(entry for entry in env if entry["name"] == "RAGKEEP_REPLICAS")["value"] = "2"
+    assert warnings(cluster.apply([stateful], "--dry-run=server").stderr) == []
+
+
 def test_what_is_refused_is_refused_for_that_reason_alone(helpdesk: Deployed) -> None:
     """The same pod and certificate without the fault are let in: so each file has its one fault."""
     files = {file.stem: yaml.safe_load(file.read_text()) for file in REFUSED}
@@ -65,6 +82,6 @@ def test_a_caller_of_another_namespace_gets_its_certificate(helpdesk: Deployed) 
     applied = cluster.kubectl("apply", "-k", str(ROOT / "caller"))
     # The namespace was made by hand before.
     assert [line for line in warnings(applied.stderr) if "last-applied-configuration" not in line] == []
-    cluster.kubectl("-n", "helpdesk", "wait", "--for=condition=Ready", "--timeout=60s", "certificate/cli")
+    cluster.kubectl("-n", "helpdesk", "wait", "--for=condition=Ready", "--timeout=300s", "certificate/cli")
     assert "tls.crt" in cluster.secret("cli-tls", "helpdesk")
     assert len(render(ROOT / "caller")) == len(applied.stdout.splitlines())

@@ -12,7 +12,7 @@ import yaml
 from tests.k8s.real.cluster import Cluster, eventually
 from tests.k8s.real.conftest import Deployed
 
-pytestmark = [pytest.mark.engine("kubernetes"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine("kubernetes")]
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def test_generators_are_rolled_out_where_every_gpu_is_taken(prod: Cluster) -> No
     """Three generators on three GPUs: an old one goes before a new one comes, one at a time, to the end."""
     _autoscaler(prod, "generator", 3)
     prod.kubectl("-n", "ragkeep", "scale", "deployment/generator", "--replicas=3")
-    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=60s", "deployment/generator")
+    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=300s", "deployment/generator")
     prod.kubectl("-n", "ragkeep", "set", "image", "deployment/generator", "generator=registry.example/ragkeep:0.1.1")
-    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=90s", "deployment/generator")
+    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=300s", "deployment/generator")
     found = prod.pods("generator")
     assert len(found) == 3
     assert {container["image"] for one in found for container in one["spec"]["containers"]} == {
@@ -72,17 +72,17 @@ def test_a_drain_waits_for_the_disruption_budget(prod: Cluster) -> None:
         assert "Cannot evict pod as it would violate the pod's disruption budget" in refused.stderr
     finally:
         prod.kubectl("uncordon", *nodes)
-    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=60s", "deployment/embedder")
+    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=300s", "deployment/embedder")
     eventually(lambda: prod.get("poddisruptionbudget", "embedder")["status"]["disruptionsAllowed"] == 1, "one may go again")
     assert _evict(prod, second).returncode == 0
-    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=60s", "deployment/embedder")
+    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=300s", "deployment/embedder")
 
 
 @only_prod
 def test_a_node_of_weaviate_can_be_drained_and_the_next_one_only_after_it(prod: Cluster) -> None:
     """kubectl drain of one of three: its pod has no other node to go to, so the budget keeps the others."""
     try:
-        prod.kubectl("drain", "cpu-a", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=60s")
+        prod.kubectl("drain", "cpu-a", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s")
         eventually(
             lambda: [one for one in prod.pods("weaviate") if one["status"]["phase"] == "Pending"], "a Weaviate has no node"
         )
@@ -94,7 +94,7 @@ def test_a_node_of_weaviate_can_be_drained_and_the_next_one_only_after_it(prod: 
         assert "disruption budget" in blocked.stderr
     finally:
         prod.kubectl("uncordon", "cpu-a", "cpu-b")
-    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=60s", "statefulset/weaviate")
+    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=300s", "statefulset/weaviate")
 
 
 @only_prod
@@ -106,16 +106,16 @@ def test_a_rollout_replaces_pods_and_can_be_undone(prod: Cluster) -> None:
 
     before = images()
     prod.kubectl("-n", "ragkeep", "set", "image", "deployment/retriever", "retriever=registry.example/ragkeep:0.1.1")
-    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=60s", "deployment/retriever")
+    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=300s", "deployment/retriever")
     eventually(lambda: images() == {"registry.example/ragkeep:0.1.1"}, "the new image everywhere")
     prod.kubectl("-n", "ragkeep", "rollout", "undo", "deployment/retriever")
-    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=60s", "deployment/retriever")
+    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=300s", "deployment/retriever")
     eventually(lambda: images() == before, "the old image everywhere")
 
 
 @only_prod
-def test_a_changed_policy_of_callers_rolls_the_gateway_out(prod: Cluster, tmp_path: Path) -> None:
-    """Its config map has the hash of its content in its name: with another caller in it the pods are other ones, and mount it."""
+def test_a_changed_policy_of_callers_reaches_the_gateways_that_run(prod: Cluster, tmp_path: Path) -> None:
+    """With another caller in it the config map that their pods mount holds it, and the pods are the same ones: they follow it."""
     before = {one["metadata"]["uid"] for one in prod.pods("gateway")}
     shutil.copytree("deploy", tmp_path / "deploy")
     site = tmp_path / "site"
@@ -129,9 +129,9 @@ def test_a_changed_policy_of_callers_rolls_the_gateway_out(prod: Cluster, tmp_pa
     policy = {"callers": {"caller/helpdesk/other": {"tenants": ["helpdesk"], "roles": ["reader"]}}}
     (site / "policy.json").write_text(json.dumps(policy))
     prod.kubectl("apply", "-k", str(site))
-    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=60s", "statefulset/gateway")
+    prod.kubectl("-n", "ragkeep", "rollout", "status", "--timeout=300s", "statefulset/gateway")
     found = prod.pods("gateway")
-    assert not before & {one["metadata"]["uid"] for one in found}
+    assert {one["metadata"]["uid"] for one in found} == before
     (mounted,) = {
         volume["configMap"]["name"] for one in found for volume in one["spec"]["volumes"] if volume["name"] == "policy"
     }

@@ -16,7 +16,7 @@ import pytest
 from tests.engines.process import binary
 from tests.k8s.manifests import Object, container, named, overlay
 
-pytestmark = [pytest.mark.engine("weaviate"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine("weaviate")]
 # Made, used and taken away by this test alone.
 BRIDGE, NETWORK = "rkbr0", "10.213.77"
 

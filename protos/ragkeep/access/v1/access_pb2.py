@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eragkeep/access/v1/access.proto\x12\x11ragkeep.access.v1\x1a google/protobuf/descriptor.proto\"?\n\x06\x41\x63\x63\x65ss\x12\r\n\x05peers\x18\x01 \x03(\t\x12&\n\x05roles\x18\x02 \x03(\x0e\x32\x17.ragkeep.access.v1.Role*s\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_READER\x10\x01\x12\x0f\n\x0bROLE_EDITOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x10\n\x0cROLE_AUDITOR\x10\x04\x12\x11\n\rROLE_UNSEALER\x10\x05:K\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\x93\x8c\x03 \x01(\x0b\x32\x19.ragkeep.access.v1.Accessb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eragkeep/access/v1/access.proto\x12\x11ragkeep.access.v1\x1a google/protobuf/descriptor.proto\"Q\n\x06\x41\x63\x63\x65ss\x12\r\n\x05peers\x18\x01 \x03(\t\x12&\n\x05roles\x18\x02 \x03(\x0e\x32\x17.ragkeep.access.v1.Role\x12\x10\n\x08operator\x18\x03 \x01(\x08*s\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_READER\x10\x01\x12\x0f\n\x0bROLE_EDITOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x10\n\x0cROLE_AUDITOR\x10\x04\x12\x11\n\rROLE_UNSEALER\x10\x05:K\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\x93\x8c\x03 \x01(\x0b\x32\x19.ragkeep.access.v1.Accessb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ragkeep.access.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=152
-  _globals['_ROLE']._serialized_end=267
+  _globals['_ROLE']._serialized_start=170
+  _globals['_ROLE']._serialized_end=285
   _globals['_ACCESS']._serialized_start=87
-  _globals['_ACCESS']._serialized_end=150
+  _globals['_ACCESS']._serialized_end=168
 # @@protoc_insertion_point(module_scope)

@@ -41,7 +41,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     """See sealed fields."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """What a caller may do. Given to a peer by the policy file, declared on methods by Access."""
+    """What a caller may do. Given to a peer by the policy file and to a person by its token, declared on methods by Access."""
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 """Never granted; a method that lists it is a mistake."""
@@ -65,6 +65,11 @@ class Access(_message.Message):
 
     PEERS_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    operator: _builtins.bool
+    """A caller admitted by "*" must also act for the operator: in the tenant that the policy names as operator_tenant, or as a
+    service that the policy binds to every tenant. Default false.
+    """
     @_builtins.property
     def peers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of peers that may call: the path of their SPIFFE id, e.g. "gateway". "*" stands for any caller that the policy
@@ -80,10 +85,11 @@ class Access(_message.Message):
         *,
         peers: _abc.Iterable[_builtins.str] | None = ...,
         roles: _abc.Iterable[Global___Role.ValueType] | None = ...,
+        operator: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["peers", b"peers", "roles", b"roles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator", "peers", b"peers", "roles", b"roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,9 +29,19 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_PEER_UNKNOWN: _Reason.ValueType  # 1
     """The caller has no certificate with exactly one SPIFFE URI [UNAUTHENTICATED]. Use a certificate of this trust domain."""
     REASON_NOT_ALLOWED: _Reason.ValueType  # 2
-    """The method's access rule does not admit this caller [PERMISSION_DENIED]. Add the caller and its roles to the policy file."""
+    """The method's access rule does not admit this caller, or the policy denies it; also of a call that was ended because that
+    came to be while it ran [PERMISSION_DENIED]. Add the caller and its roles to the policy file.
+    """
     REASON_TENANT_NOT_ALLOWED: _Reason.ValueType  # 3
     """The policy does not bind the caller to the tenant it named, or to none at all [PERMISSION_DENIED]."""
+    REASON_TOKEN_INVALID: _Reason.ValueType  # 4
+    """The token is missing, malformed, of another issuer or audience, signed by an unknown key, or lacks a claim
+    [UNAUTHENTICATED]. The message says which.
+    """
+    REASON_TOKEN_EXPIRED: _Reason.ValueType  # 5
+    """The token's time is over, or has not begun [UNAUTHENTICATED]. Get a new one."""
+    REASON_TENANT_INACTIVE: _Reason.ValueType  # 6
+    """The tenant is deactivated, or is being deleted [PERMISSION_DENIED]. An admin can activate it again."""
     REASON_INVALID_REQUEST: _Reason.ValueType  # 10
     """A field of the request is wrong; BadRequest names it [INVALID_ARGUMENT]."""
     REASON_QUESTION_EMPTY: _Reason.ValueType  # 11
@@ -55,7 +65,13 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_TEMPLATE_INVALID: _Reason.ValueType  # 21
     """A content or prompt template has an unknown placeholder or lacks one [INVALID_ARGUMENT]. The message names it."""
     REASON_SEALING_UNAVAILABLE: _Reason.ValueType  # 22
-    """A field is declared as sealed, and this version cannot seal yet [INVALID_ARGUMENT]. Leave the field out."""
+    """The collection has a sealed field, and the gateway has no keyring [FAILED_PRECONDITION]. `ragkeep keys init` makes one, and
+    RAGKEEP_KEYRING of the gateway names it.
+    """
+    REASON_FIELD_SEALED: _Reason.ValueType  # 23
+    """A sealed field stands where its value would be in the open: in a filter, a template, the index, as the title. Or an import brings
+    a value that is sealed already [INVALID_ARGUMENT]. The message says which.
+    """
     REASON_MODEL_NOT_ALLOWED: _Reason.ValueType  # 20
     """A model was asked for that the generator's settings do not allow [INVALID_ARGUMENT]. The message lists those that are."""
     REASON_COLLECTION_UNKNOWN: _Reason.ValueType  # 30
@@ -66,6 +82,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The tenant has no such document in the collection [NOT_FOUND]."""
     REASON_MODEL_UNKNOWN: _Reason.ValueType  # 33
     """The registry that models are pulled from does not have this one [NOT_FOUND]."""
+    REASON_TENANT_UNKNOWN: _Reason.ValueType  # 34
+    """There is no such tenant, or it was deleted [NOT_FOUND]."""
     REASON_COLLECTION_EXISTS: _Reason.ValueType  # 40
     """The collection exists already with another definition [ALREADY_EXISTS]."""
     REASON_COLLECTION_CHANGED: _Reason.ValueType  # 41
@@ -108,6 +126,25 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     REASON_REGISTRY_FAILED: _Reason.ValueType  # 58
     """The registry that models are pulled from cannot be reached or refuses [UNAVAILABLE]. The engine's words are in the log."""
+    REASON_QUOTA_EXCEEDED: _Reason.ValueType  # 59
+    """The tenant, or the caller, has used up a quota [RESOURCE_EXHAUSTED]. The metadata's "quota" says which (documents,
+    questions_per_minute, concurrent_streams, tokens_per_day), "resets_at" (RFC 3339) when it is free again where time frees
+    it, and RetryInfo the same. Of single documents an outcome: they would go over the quota of documents.
+    """
+    REASON_AUDIT_UNAVAILABLE: _Reason.ValueType  # 60
+    """The audit log cannot be written, so nothing was shown or changed, or it is off and was to be read [UNAVAILABLE]. The
+    gateway's log says why.
+    """
+    REASON_TENANT_EXISTS: _Reason.ValueType  # 63
+    """A tenant of this name exists already [ALREADY_EXISTS]."""
+    REASON_TENANT_ACTIVE: _Reason.ValueType  # 64
+    """The tenant is active, so it is not deleted [FAILED_PRECONDITION]. Deactivate it first."""
+    REASON_SEALING_KEY_MISSING: _Reason.ValueType  # 61
+    """A value is sealed with a key that the keyring does not hold [FAILED_PRECONDITION]. The message names it: restore it from a backup."""
+    REASON_SEALED_VALUE_DAMAGED: _Reason.ValueType  # 62
+    """A sealed value is not what was sealed here: it was changed, or belongs to another tenant, document or field [DATA_LOSS]. Import
+    the document again.
+    """
     REASON_DOCUMENT_ID_INVALID: _Reason.ValueType  # 70
     """An outcome, not a status: the document's id is missing or not 1 to 256 printable characters."""
     REASON_FIELD_MISSING: _Reason.ValueType  # 71
@@ -122,6 +159,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """An outcome, not a status: the document is larger than 1 MiB."""
     REASON_ROW_INVALID: _Reason.ValueType  # 76
     """An outcome, not a status: a row of a file could not be read (wrong number of columns, undecodable bytes)."""
+    REASON_DOCUMENT_HIDDEN: _Reason.ValueType  # 77
+    """An outcome, not a status: the id belongs to a document that the caller does not see, or the document's groups share none with
+    the caller's, so that the caller would not see it.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. The status in brackets is the gRPC status that carries the reason."""
@@ -131,9 +172,19 @@ REASON_UNSPECIFIED: Reason.ValueType  # 0
 REASON_PEER_UNKNOWN: Reason.ValueType  # 1
 """The caller has no certificate with exactly one SPIFFE URI [UNAUTHENTICATED]. Use a certificate of this trust domain."""
 REASON_NOT_ALLOWED: Reason.ValueType  # 2
-"""The method's access rule does not admit this caller [PERMISSION_DENIED]. Add the caller and its roles to the policy file."""
+"""The method's access rule does not admit this caller, or the policy denies it; also of a call that was ended because that
+came to be while it ran [PERMISSION_DENIED]. Add the caller and its roles to the policy file.
+"""
 REASON_TENANT_NOT_ALLOWED: Reason.ValueType  # 3
 """The policy does not bind the caller to the tenant it named, or to none at all [PERMISSION_DENIED]."""
+REASON_TOKEN_INVALID: Reason.ValueType  # 4
+"""The token is missing, malformed, of another issuer or audience, signed by an unknown key, or lacks a claim
+[UNAUTHENTICATED]. The message says which.
+"""
+REASON_TOKEN_EXPIRED: Reason.ValueType  # 5
+"""The token's time is over, or has not begun [UNAUTHENTICATED]. Get a new one."""
+REASON_TENANT_INACTIVE: Reason.ValueType  # 6
+"""The tenant is deactivated, or is being deleted [PERMISSION_DENIED]. An admin can activate it again."""
 REASON_INVALID_REQUEST: Reason.ValueType  # 10
 """A field of the request is wrong; BadRequest names it [INVALID_ARGUMENT]."""
 REASON_QUESTION_EMPTY: Reason.ValueType  # 11
@@ -157,7 +208,13 @@ REASON_REQUEST_TOO_LARGE: Reason.ValueType  # 19
 REASON_TEMPLATE_INVALID: Reason.ValueType  # 21
 """A content or prompt template has an unknown placeholder or lacks one [INVALID_ARGUMENT]. The message names it."""
 REASON_SEALING_UNAVAILABLE: Reason.ValueType  # 22
-"""A field is declared as sealed, and this version cannot seal yet [INVALID_ARGUMENT]. Leave the field out."""
+"""The collection has a sealed field, and the gateway has no keyring [FAILED_PRECONDITION]. `ragkeep keys init` makes one, and
+RAGKEEP_KEYRING of the gateway names it.
+"""
+REASON_FIELD_SEALED: Reason.ValueType  # 23
+"""A sealed field stands where its value would be in the open: in a filter, a template, the index, as the title. Or an import brings
+a value that is sealed already [INVALID_ARGUMENT]. The message says which.
+"""
 REASON_MODEL_NOT_ALLOWED: Reason.ValueType  # 20
 """A model was asked for that the generator's settings do not allow [INVALID_ARGUMENT]. The message lists those that are."""
 REASON_COLLECTION_UNKNOWN: Reason.ValueType  # 30
@@ -168,6 +225,8 @@ REASON_DOCUMENT_UNKNOWN: Reason.ValueType  # 32
 """The tenant has no such document in the collection [NOT_FOUND]."""
 REASON_MODEL_UNKNOWN: Reason.ValueType  # 33
 """The registry that models are pulled from does not have this one [NOT_FOUND]."""
+REASON_TENANT_UNKNOWN: Reason.ValueType  # 34
+"""There is no such tenant, or it was deleted [NOT_FOUND]."""
 REASON_COLLECTION_EXISTS: Reason.ValueType  # 40
 """The collection exists already with another definition [ALREADY_EXISTS]."""
 REASON_COLLECTION_CHANGED: Reason.ValueType  # 41
@@ -210,6 +269,25 @@ model, or unloading others makes room.
 """
 REASON_REGISTRY_FAILED: Reason.ValueType  # 58
 """The registry that models are pulled from cannot be reached or refuses [UNAVAILABLE]. The engine's words are in the log."""
+REASON_QUOTA_EXCEEDED: Reason.ValueType  # 59
+"""The tenant, or the caller, has used up a quota [RESOURCE_EXHAUSTED]. The metadata's "quota" says which (documents,
+questions_per_minute, concurrent_streams, tokens_per_day), "resets_at" (RFC 3339) when it is free again where time frees
+it, and RetryInfo the same. Of single documents an outcome: they would go over the quota of documents.
+"""
+REASON_AUDIT_UNAVAILABLE: Reason.ValueType  # 60
+"""The audit log cannot be written, so nothing was shown or changed, or it is off and was to be read [UNAVAILABLE]. The
+gateway's log says why.
+"""
+REASON_TENANT_EXISTS: Reason.ValueType  # 63
+"""A tenant of this name exists already [ALREADY_EXISTS]."""
+REASON_TENANT_ACTIVE: Reason.ValueType  # 64
+"""The tenant is active, so it is not deleted [FAILED_PRECONDITION]. Deactivate it first."""
+REASON_SEALING_KEY_MISSING: Reason.ValueType  # 61
+"""A value is sealed with a key that the keyring does not hold [FAILED_PRECONDITION]. The message names it: restore it from a backup."""
+REASON_SEALED_VALUE_DAMAGED: Reason.ValueType  # 62
+"""A sealed value is not what was sealed here: it was changed, or belongs to another tenant, document or field [DATA_LOSS]. Import
+the document again.
+"""
 REASON_DOCUMENT_ID_INVALID: Reason.ValueType  # 70
 """An outcome, not a status: the document's id is missing or not 1 to 256 printable characters."""
 REASON_FIELD_MISSING: Reason.ValueType  # 71
@@ -224,4 +302,8 @@ REASON_DOCUMENT_TOO_LARGE: Reason.ValueType  # 75
 """An outcome, not a status: the document is larger than 1 MiB."""
 REASON_ROW_INVALID: Reason.ValueType  # 76
 """An outcome, not a status: a row of a file could not be read (wrong number of columns, undecodable bytes)."""
+REASON_DOCUMENT_HIDDEN: Reason.ValueType  # 77
+"""An outcome, not a status: the id belongs to a document that the caller does not see, or the document's groups share none with
+the caller's, so that the caller would not see it.
+"""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

@@ -625,7 +625,7 @@ class CollectionSummary(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     documents: _builtins.int
-    """The tenant's documents in it."""
+    """The documents in it that the caller sees."""
     @_builtins.property
     def collection(self) -> _types_pb2.Collection:
         """Its definition."""
@@ -675,7 +675,7 @@ class GetCollectionResponse(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def collection(self) -> Global___CollectionSummary:
-        """With the number of the tenant's documents in it."""
+        """With the number of documents in it that the caller sees."""
 
     def __init__(
         self,

@@ -155,14 +155,14 @@ class RagServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListCollections(self, request, context):
-        """Lists the collections and how many documents of the tenant are in each.
+        """Lists the collections and how many documents that the caller sees are in each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCollection(self, request, context):
-        """Returns a collection's definition and how many documents of the tenant are in it. Fails with COLLECTION_UNKNOWN.
+        """Returns a collection's definition and how many documents that the caller sees are in it. Fails with COLLECTION_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,7 +170,7 @@ class RagServiceServicer(object):
 
     def CreateCollection(self, request, context):
         """Makes a collection, for every tenant, with the embedding model that is served now. One that exists with the same definition
-        is returned as it is. Fails with INVALID_REQUEST, TEMPLATE_INVALID, SEALING_UNAVAILABLE, COLLECTION_EXISTS or
+        is returned as it is. Fails with INVALID_REQUEST, TEMPLATE_INVALID, FIELD_SEALED, SEALING_UNAVAILABLE, COLLECTION_EXISTS or
         ENGINE_UNREACHABLE. Deadline by default 30 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -52,12 +52,12 @@ class RagServiceStub:
     EMBEDDING_SPACE_MISMATCH, STORAGE_FULL, OVERLOADED or ENGINE_UNREACHABLE. Deadline by default 120 s.
     """
     ListCollections: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListCollectionsRequest, _gateway_pb2.ListCollectionsResponse]
-    """Lists the collections and how many documents of the tenant are in each."""
+    """Lists the collections and how many documents that the caller sees are in each."""
     GetCollection: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetCollectionRequest, _gateway_pb2.GetCollectionResponse]
-    """Returns a collection's definition and how many documents of the tenant are in it. Fails with COLLECTION_UNKNOWN."""
+    """Returns a collection's definition and how many documents that the caller sees are in it. Fails with COLLECTION_UNKNOWN."""
     CreateCollection: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.CreateCollectionRequest, _gateway_pb2.CreateCollectionResponse]
     """Makes a collection, for every tenant, with the embedding model that is served now. One that exists with the same definition
-    is returned as it is. Fails with INVALID_REQUEST, TEMPLATE_INVALID, SEALING_UNAVAILABLE, COLLECTION_EXISTS or
+    is returned as it is. Fails with INVALID_REQUEST, TEMPLATE_INVALID, FIELD_SEALED, SEALING_UNAVAILABLE, COLLECTION_EXISTS or
     ENGINE_UNREACHABLE. Deadline by default 30 s.
     """
     UpdateCollection: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.UpdateCollectionRequest, _gateway_pb2.UpdateCollectionResponse]
@@ -130,12 +130,12 @@ class RagServiceAsyncStub(RagServiceStub):
     EMBEDDING_SPACE_MISMATCH, STORAGE_FULL, OVERLOADED or ENGINE_UNREACHABLE. Deadline by default 120 s.
     """
     ListCollections: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListCollectionsRequest, _gateway_pb2.ListCollectionsResponse]  # type: ignore[assignment]
-    """Lists the collections and how many documents of the tenant are in each."""
+    """Lists the collections and how many documents that the caller sees are in each."""
     GetCollection: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetCollectionRequest, _gateway_pb2.GetCollectionResponse]  # type: ignore[assignment]
-    """Returns a collection's definition and how many documents of the tenant are in it. Fails with COLLECTION_UNKNOWN."""
+    """Returns a collection's definition and how many documents that the caller sees are in it. Fails with COLLECTION_UNKNOWN."""
     CreateCollection: _aio.UnaryUnaryMultiCallable[_gateway_pb2.CreateCollectionRequest, _gateway_pb2.CreateCollectionResponse]  # type: ignore[assignment]
     """Makes a collection, for every tenant, with the embedding model that is served now. One that exists with the same definition
-    is returned as it is. Fails with INVALID_REQUEST, TEMPLATE_INVALID, SEALING_UNAVAILABLE, COLLECTION_EXISTS or
+    is returned as it is. Fails with INVALID_REQUEST, TEMPLATE_INVALID, FIELD_SEALED, SEALING_UNAVAILABLE, COLLECTION_EXISTS or
     ENGINE_UNREACHABLE. Deadline by default 30 s.
     """
     UpdateCollection: _aio.UnaryUnaryMultiCallable[_gateway_pb2.UpdateCollectionRequest, _gateway_pb2.UpdateCollectionResponse]  # type: ignore[assignment]
@@ -229,7 +229,7 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.ListCollectionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.ListCollectionsResponse, _abc.Awaitable[_gateway_pb2.ListCollectionsResponse]]:
-        """Lists the collections and how many documents of the tenant are in each."""
+        """Lists the collections and how many documents that the caller sees are in each."""
 
     @_abc_1.abstractmethod
     def GetCollection(
@@ -237,7 +237,7 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.GetCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.GetCollectionResponse, _abc.Awaitable[_gateway_pb2.GetCollectionResponse]]:
-        """Returns a collection's definition and how many documents of the tenant are in it. Fails with COLLECTION_UNKNOWN."""
+        """Returns a collection's definition and how many documents that the caller sees are in it. Fails with COLLECTION_UNKNOWN."""
 
     @_abc_1.abstractmethod
     def CreateCollection(
@@ -246,7 +246,7 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.CreateCollectionResponse, _abc.Awaitable[_gateway_pb2.CreateCollectionResponse]]:
         """Makes a collection, for every tenant, with the embedding model that is served now. One that exists with the same definition
-        is returned as it is. Fails with INVALID_REQUEST, TEMPLATE_INVALID, SEALING_UNAVAILABLE, COLLECTION_EXISTS or
+        is returned as it is. Fails with INVALID_REQUEST, TEMPLATE_INVALID, FIELD_SEALED, SEALING_UNAVAILABLE, COLLECTION_EXISTS or
         ENGINE_UNREACHABLE. Deadline by default 30 s.
         """
 

@@ -95,7 +95,7 @@ class Options(_message.Message):
     max_tokens: _builtins.int
     """Tokens of the answer at most, 1 to 8,192. Default 512."""
     seed: _builtins.int
-    """Makes an answer repeatable on the same engine."""
+    """Makes an answer repeatable on the same engine while the generator runs."""
     model: _builtins.str
     """The model: one of those that GetModel lists. Default: the one served."""
     language: _builtins.str

@@ -85,10 +85,40 @@ class RetrieverServiceStub(object):
                 request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.PutDocumentsRequest.SerializeToString,
                 response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.PutDocumentsResponse.FromString,
                 _registered_method=True)
+        self.UpdateFields = channel.unary_unary(
+                '/ragkeep.retriever.v1.RetrieverService/UpdateFields',
+                request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.UpdateFieldsRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.UpdateFieldsResponse.FromString,
+                _registered_method=True)
         self.Search = channel.unary_unary(
                 '/ragkeep.retriever.v1.RetrieverService/Search',
                 request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.SearchRequest.SerializeToString,
                 response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.SearchResponse.FromString,
+                _registered_method=True)
+        self.EnsureTenant = channel.unary_unary(
+                '/ragkeep.retriever.v1.RetrieverService/EnsureTenant',
+                request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.EnsureTenantRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.EnsureTenantResponse.FromString,
+                _registered_method=True)
+        self.GetTenant = channel.unary_unary(
+                '/ragkeep.retriever.v1.RetrieverService/GetTenant',
+                request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.GetTenantRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.GetTenantResponse.FromString,
+                _registered_method=True)
+        self.ListTenants = channel.unary_unary(
+                '/ragkeep.retriever.v1.RetrieverService/ListTenants',
+                request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListTenantsRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListTenantsResponse.FromString,
+                _registered_method=True)
+        self.SetTenantActive = channel.unary_unary(
+                '/ragkeep.retriever.v1.RetrieverService/SetTenantActive',
+                request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.SetTenantActiveRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.SetTenantActiveResponse.FromString,
+                _registered_method=True)
+        self.DeleteTenant = channel.unary_unary(
+                '/ragkeep.retriever.v1.RetrieverService/DeleteTenant',
+                request_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteTenantRequest.SerializeToString,
+                response_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteTenantResponse.FromString,
                 _registered_method=True)
 
 
@@ -98,7 +128,7 @@ class RetrieverServiceServicer(object):
 
     def CreateCollection(self, request, context):
         """Makes a collection. One that exists with the same definition is returned as it is. Fails with INVALID_REQUEST,
-        TEMPLATE_INVALID, SEALING_UNAVAILABLE or COLLECTION_EXISTS. Deadline by default 30 s.
+        TEMPLATE_INVALID, FIELD_SEALED or COLLECTION_EXISTS. Deadline by default 30 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,7 +142,7 @@ class RetrieverServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListCollections(self, request, context):
-        """Returns all collections with the number of the tenant's documents in each.
+        """Returns all collections with the number of documents in each that the scope sees.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,7 +190,8 @@ class RetrieverServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetVersions(self, request, context):
-        """Says which of these documents are there, whole, and in which version. Fails with COLLECTION_UNKNOWN. Deadline by
+        """Says which of these documents are there, whole, and in which version; of those that the scope does not see, only that their
+        ids are taken. Fails with COLLECTION_UNKNOWN. Deadline by
         default 30 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -169,7 +200,8 @@ class RetrieverServiceServicer(object):
 
     def PutDocuments(self, request, context):
         """Stores documents; each appears whole or not at all, in place of its older version. What has an outcome of created or
-        updated survives a crash and is found afterwards. Fails with COLLECTION_UNKNOWN, COLLECTION_CHANGED,
+        updated survives a crash and is found afterwards. What the scope does not see is not replaced, and what it would not see is
+        not stored (outcome DOCUMENT_HIDDEN). Fails with COLLECTION_UNKNOWN, COLLECTION_CHANGED, TENANT_INACTIVE, TENANT_UNKNOWN,
         EMBEDDING_SPACE_MISMATCH, ANALYZER_MISMATCH, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 60 s.
         Idempotent.
         """
@@ -177,9 +209,59 @@ class RetrieverServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateFields(self, request, context):
+        """Puts sealed values in place of a document's own, all of them at once, without embedding anything: how keys are rotated. Only where
+        the document still has the version named, and has sealed values of just these fields; others are passed over. Its version stays.
+        Fails with COLLECTION_UNKNOWN, REQUEST_TOO_LARGE, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 60 s.
+        Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Search(self, request, context):
-        """Finds passages. An unknown tenant has none. Fails with COLLECTION_UNKNOWN, LIMIT_OUT_OF_RANGE, FILTER_FIELD_UNKNOWN,
+        """Finds passages. An unknown tenant has none. A scope that is limited to groups gets ranks and cosines, neither bm25 nor fused:
+        these move with the words of documents that it does not see. Fails with COLLECTION_UNKNOWN, LIMIT_OUT_OF_RANGE, FILTER_FIELD_UNKNOWN,
         FILTER_TYPE_WRONG, EMBEDDING_SPACE_MISMATCH, ANALYZER_MISMATCH or ENGINE_UNREACHABLE. Deadline by default 10 s. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnsureTenant(self, request, context):
+        """Returns a tenant's record, made now where there is none. Whoever asks at the same time gets the same salt. Fails with
+        INVALID_REQUEST. Deadline by default 30 s. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTenant(self, request, context):
+        """Returns a tenant's record; one that has documents from before there were records gets its own now. Fails with
+        TENANT_UNKNOWN. Deadline by default 10 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTenants(self, request, context):
+        """Returns every tenant, without salts. Deadline by default 60 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetTenantActive(self, request, context):
+        """Activates or deactivates a tenant; one that is not active takes no documents. Fails with TENANT_UNKNOWN, or TENANT_INACTIVE
+        where its deletion began. Deadline by default 10 s. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTenant(self, request, context):
+        """Removes all documents of a tenant in every collection, then its record with the salt. Broken off, another call goes on, and
+        tells all that went. Fails with TENANT_UNKNOWN for a tenant that never was. Deadline by default 120 s. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -238,10 +320,40 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.PutDocumentsRequest.FromString,
                     response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.PutDocumentsResponse.SerializeToString,
             ),
+            'UpdateFields': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateFields,
+                    request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.UpdateFieldsRequest.FromString,
+                    response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.UpdateFieldsResponse.SerializeToString,
+            ),
             'Search': grpc.unary_unary_rpc_method_handler(
                     servicer.Search,
                     request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.SearchRequest.FromString,
                     response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.SearchResponse.SerializeToString,
+            ),
+            'EnsureTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnsureTenant,
+                    request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.EnsureTenantRequest.FromString,
+                    response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.EnsureTenantResponse.SerializeToString,
+            ),
+            'GetTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenant,
+                    request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.GetTenantRequest.FromString,
+                    response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.GetTenantResponse.SerializeToString,
+            ),
+            'ListTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenants,
+                    request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListTenantsRequest.FromString,
+                    response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'SetTenantActive': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTenantActive,
+                    request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.SetTenantActiveRequest.FromString,
+                    response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.SetTenantActiveResponse.SerializeToString,
+            ),
+            'DeleteTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTenant,
+                    request_deserializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteTenantRequest.FromString,
+                    response_serializer=ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteTenantResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -526,6 +638,33 @@ class RetrieverService(object):
             _registered_method=True)
 
     @staticmethod
+    def UpdateFields(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.retriever.v1.RetrieverService/UpdateFields',
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.UpdateFieldsRequest.SerializeToString,
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.UpdateFieldsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Search(request,
             target,
             options=(),
@@ -542,6 +681,141 @@ class RetrieverService(object):
             '/ragkeep.retriever.v1.RetrieverService/Search',
             ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.SearchRequest.SerializeToString,
             ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnsureTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.retriever.v1.RetrieverService/EnsureTenant',
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.EnsureTenantRequest.SerializeToString,
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.EnsureTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.retriever.v1.RetrieverService/GetTenant',
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.GetTenantRequest.SerializeToString,
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.GetTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.retriever.v1.RetrieverService/ListTenants',
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListTenantsRequest.SerializeToString,
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTenantActive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.retriever.v1.RetrieverService/SetTenantActive',
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.SetTenantActiveRequest.SerializeToString,
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.SetTenantActiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragkeep.retriever.v1.RetrieverService/DeleteTenant',
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteTenantRequest.SerializeToString,
+            ragkeep_dot_retriever_dot_v1_dot_retriever__pb2.DeleteTenantResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,12 +35,12 @@ class RetrieverServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RetrieverServiceAsyncStub: ...
     CreateCollection: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.CreateCollectionRequest, _retriever_pb2.CreateCollectionResponse]
     """Makes a collection. One that exists with the same definition is returned as it is. Fails with INVALID_REQUEST,
-    TEMPLATE_INVALID, SEALING_UNAVAILABLE or COLLECTION_EXISTS. Deadline by default 30 s.
+    TEMPLATE_INVALID, FIELD_SEALED or COLLECTION_EXISTS. Deadline by default 30 s.
     """
     GetCollection: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetCollectionRequest, _retriever_pb2.GetCollectionResponse]
     """Returns a collection's definition. Fails with COLLECTION_UNKNOWN, ANALYZER_MISMATCH or CATALOGUE_TOO_NEW."""
     ListCollections: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.ListCollectionsRequest, _retriever_pb2.ListCollectionsResponse]
-    """Returns all collections with the number of the tenant's documents in each."""
+    """Returns all collections with the number of documents in each that the scope sees."""
     UpdateCollection: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.UpdateCollectionRequest, _retriever_pb2.UpdateCollectionResponse]
     """Changes a collection's definition: the title field, the prompt template, the minimum evidence, ef, the content template,
     chunking, a field that is no longer required, further fields that are not. Fails with COLLECTION_UNKNOWN,
@@ -62,18 +62,45 @@ class RetrieverServiceStub:
     does. Deadline by default 60 s. Idempotent.
     """
     GetVersions: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetVersionsRequest, _retriever_pb2.GetVersionsResponse]
-    """Says which of these documents are there, whole, and in which version. Fails with COLLECTION_UNKNOWN. Deadline by
+    """Says which of these documents are there, whole, and in which version; of those that the scope does not see, only that their
+    ids are taken. Fails with COLLECTION_UNKNOWN. Deadline by
     default 30 s.
     """
     PutDocuments: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.PutDocumentsRequest, _retriever_pb2.PutDocumentsResponse]
     """Stores documents; each appears whole or not at all, in place of its older version. What has an outcome of created or
-    updated survives a crash and is found afterwards. Fails with COLLECTION_UNKNOWN, COLLECTION_CHANGED,
+    updated survives a crash and is found afterwards. What the scope does not see is not replaced, and what it would not see is
+    not stored (outcome DOCUMENT_HIDDEN). Fails with COLLECTION_UNKNOWN, COLLECTION_CHANGED, TENANT_INACTIVE, TENANT_UNKNOWN,
     EMBEDDING_SPACE_MISMATCH, ANALYZER_MISMATCH, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 60 s.
     Idempotent.
     """
+    UpdateFields: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.UpdateFieldsRequest, _retriever_pb2.UpdateFieldsResponse]
+    """Puts sealed values in place of a document's own, all of them at once, without embedding anything: how keys are rotated. Only where
+    the document still has the version named, and has sealed values of just these fields; others are passed over. Its version stays.
+    Fails with COLLECTION_UNKNOWN, REQUEST_TOO_LARGE, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 60 s.
+    Idempotent.
+    """
     Search: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]
-    """Finds passages. An unknown tenant has none. Fails with COLLECTION_UNKNOWN, LIMIT_OUT_OF_RANGE, FILTER_FIELD_UNKNOWN,
+    """Finds passages. An unknown tenant has none. A scope that is limited to groups gets ranks and cosines, neither bm25 nor fused:
+    these move with the words of documents that it does not see. Fails with COLLECTION_UNKNOWN, LIMIT_OUT_OF_RANGE, FILTER_FIELD_UNKNOWN,
     FILTER_TYPE_WRONG, EMBEDDING_SPACE_MISMATCH, ANALYZER_MISMATCH or ENGINE_UNREACHABLE. Deadline by default 10 s. Safe to retry.
+    """
+    EnsureTenant: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.EnsureTenantRequest, _retriever_pb2.EnsureTenantResponse]
+    """Returns a tenant's record, made now where there is none. Whoever asks at the same time gets the same salt. Fails with
+    INVALID_REQUEST. Deadline by default 30 s. Idempotent.
+    """
+    GetTenant: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetTenantRequest, _retriever_pb2.GetTenantResponse]
+    """Returns a tenant's record; one that has documents from before there were records gets its own now. Fails with
+    TENANT_UNKNOWN. Deadline by default 10 s.
+    """
+    ListTenants: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.ListTenantsRequest, _retriever_pb2.ListTenantsResponse]
+    """Returns every tenant, without salts. Deadline by default 60 s."""
+    SetTenantActive: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.SetTenantActiveRequest, _retriever_pb2.SetTenantActiveResponse]
+    """Activates or deactivates a tenant; one that is not active takes no documents. Fails with TENANT_UNKNOWN, or TENANT_INACTIVE
+    where its deletion began. Deadline by default 10 s. Idempotent.
+    """
+    DeleteTenant: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.DeleteTenantRequest, _retriever_pb2.DeleteTenantResponse]
+    """Removes all documents of a tenant in every collection, then its record with the salt. Broken off, another call goes on, and
+    tells all that went. Fails with TENANT_UNKNOWN for a tenant that never was. Deadline by default 120 s. Idempotent.
     """
 
 @_typing.type_check_only
@@ -83,12 +110,12 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.CreateCollectionRequest, _retriever_pb2.CreateCollectionResponse]  # type: ignore[assignment]
     """Makes a collection. One that exists with the same definition is returned as it is. Fails with INVALID_REQUEST,
-    TEMPLATE_INVALID, SEALING_UNAVAILABLE or COLLECTION_EXISTS. Deadline by default 30 s.
+    TEMPLATE_INVALID, FIELD_SEALED or COLLECTION_EXISTS. Deadline by default 30 s.
     """
     GetCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetCollectionRequest, _retriever_pb2.GetCollectionResponse]  # type: ignore[assignment]
     """Returns a collection's definition. Fails with COLLECTION_UNKNOWN, ANALYZER_MISMATCH or CATALOGUE_TOO_NEW."""
     ListCollections: _aio.UnaryUnaryMultiCallable[_retriever_pb2.ListCollectionsRequest, _retriever_pb2.ListCollectionsResponse]  # type: ignore[assignment]
-    """Returns all collections with the number of the tenant's documents in each."""
+    """Returns all collections with the number of documents in each that the scope sees."""
     UpdateCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.UpdateCollectionRequest, _retriever_pb2.UpdateCollectionResponse]  # type: ignore[assignment]
     """Changes a collection's definition: the title field, the prompt template, the minimum evidence, ef, the content template,
     chunking, a field that is no longer required, further fields that are not. Fails with COLLECTION_UNKNOWN,
@@ -110,18 +137,45 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     does. Deadline by default 60 s. Idempotent.
     """
     GetVersions: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetVersionsRequest, _retriever_pb2.GetVersionsResponse]  # type: ignore[assignment]
-    """Says which of these documents are there, whole, and in which version. Fails with COLLECTION_UNKNOWN. Deadline by
+    """Says which of these documents are there, whole, and in which version; of those that the scope does not see, only that their
+    ids are taken. Fails with COLLECTION_UNKNOWN. Deadline by
     default 30 s.
     """
     PutDocuments: _aio.UnaryUnaryMultiCallable[_retriever_pb2.PutDocumentsRequest, _retriever_pb2.PutDocumentsResponse]  # type: ignore[assignment]
     """Stores documents; each appears whole or not at all, in place of its older version. What has an outcome of created or
-    updated survives a crash and is found afterwards. Fails with COLLECTION_UNKNOWN, COLLECTION_CHANGED,
+    updated survives a crash and is found afterwards. What the scope does not see is not replaced, and what it would not see is
+    not stored (outcome DOCUMENT_HIDDEN). Fails with COLLECTION_UNKNOWN, COLLECTION_CHANGED, TENANT_INACTIVE, TENANT_UNKNOWN,
     EMBEDDING_SPACE_MISMATCH, ANALYZER_MISMATCH, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 60 s.
     Idempotent.
     """
+    UpdateFields: _aio.UnaryUnaryMultiCallable[_retriever_pb2.UpdateFieldsRequest, _retriever_pb2.UpdateFieldsResponse]  # type: ignore[assignment]
+    """Puts sealed values in place of a document's own, all of them at once, without embedding anything: how keys are rotated. Only where
+    the document still has the version named, and has sealed values of just these fields; others are passed over. Its version stays.
+    Fails with COLLECTION_UNKNOWN, REQUEST_TOO_LARGE, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 60 s.
+    Idempotent.
+    """
     Search: _aio.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]  # type: ignore[assignment]
-    """Finds passages. An unknown tenant has none. Fails with COLLECTION_UNKNOWN, LIMIT_OUT_OF_RANGE, FILTER_FIELD_UNKNOWN,
+    """Finds passages. An unknown tenant has none. A scope that is limited to groups gets ranks and cosines, neither bm25 nor fused:
+    these move with the words of documents that it does not see. Fails with COLLECTION_UNKNOWN, LIMIT_OUT_OF_RANGE, FILTER_FIELD_UNKNOWN,
     FILTER_TYPE_WRONG, EMBEDDING_SPACE_MISMATCH, ANALYZER_MISMATCH or ENGINE_UNREACHABLE. Deadline by default 10 s. Safe to retry.
+    """
+    EnsureTenant: _aio.UnaryUnaryMultiCallable[_retriever_pb2.EnsureTenantRequest, _retriever_pb2.EnsureTenantResponse]  # type: ignore[assignment]
+    """Returns a tenant's record, made now where there is none. Whoever asks at the same time gets the same salt. Fails with
+    INVALID_REQUEST. Deadline by default 30 s. Idempotent.
+    """
+    GetTenant: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetTenantRequest, _retriever_pb2.GetTenantResponse]  # type: ignore[assignment]
+    """Returns a tenant's record; one that has documents from before there were records gets its own now. Fails with
+    TENANT_UNKNOWN. Deadline by default 10 s.
+    """
+    ListTenants: _aio.UnaryUnaryMultiCallable[_retriever_pb2.ListTenantsRequest, _retriever_pb2.ListTenantsResponse]  # type: ignore[assignment]
+    """Returns every tenant, without salts. Deadline by default 60 s."""
+    SetTenantActive: _aio.UnaryUnaryMultiCallable[_retriever_pb2.SetTenantActiveRequest, _retriever_pb2.SetTenantActiveResponse]  # type: ignore[assignment]
+    """Activates or deactivates a tenant; one that is not active takes no documents. Fails with TENANT_UNKNOWN, or TENANT_INACTIVE
+    where its deletion began. Deadline by default 10 s. Idempotent.
+    """
+    DeleteTenant: _aio.UnaryUnaryMultiCallable[_retriever_pb2.DeleteTenantRequest, _retriever_pb2.DeleteTenantResponse]  # type: ignore[assignment]
+    """Removes all documents of a tenant in every collection, then its record with the salt. Broken off, another call goes on, and
+    tells all that went. Fails with TENANT_UNKNOWN for a tenant that never was. Deadline by default 120 s. Idempotent.
     """
 
 class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -134,7 +188,7 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.CreateCollectionResponse, _abc.Awaitable[_retriever_pb2.CreateCollectionResponse]]:
         """Makes a collection. One that exists with the same definition is returned as it is. Fails with INVALID_REQUEST,
-        TEMPLATE_INVALID, SEALING_UNAVAILABLE or COLLECTION_EXISTS. Deadline by default 30 s.
+        TEMPLATE_INVALID, FIELD_SEALED or COLLECTION_EXISTS. Deadline by default 30 s.
         """
 
     @_abc_1.abstractmethod
@@ -151,7 +205,7 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.ListCollectionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.ListCollectionsResponse, _abc.Awaitable[_retriever_pb2.ListCollectionsResponse]]:
-        """Returns all collections with the number of the tenant's documents in each."""
+        """Returns all collections with the number of documents in each that the scope sees."""
 
     @_abc_1.abstractmethod
     def UpdateCollection(
@@ -209,7 +263,8 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.GetVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.GetVersionsResponse, _abc.Awaitable[_retriever_pb2.GetVersionsResponse]]:
-        """Says which of these documents are there, whole, and in which version. Fails with COLLECTION_UNKNOWN. Deadline by
+        """Says which of these documents are there, whole, and in which version; of those that the scope does not see, only that their
+        ids are taken. Fails with COLLECTION_UNKNOWN. Deadline by
         default 30 s.
         """
 
@@ -220,8 +275,21 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.PutDocumentsResponse, _abc.Awaitable[_retriever_pb2.PutDocumentsResponse]]:
         """Stores documents; each appears whole or not at all, in place of its older version. What has an outcome of created or
-        updated survives a crash and is found afterwards. Fails with COLLECTION_UNKNOWN, COLLECTION_CHANGED,
+        updated survives a crash and is found afterwards. What the scope does not see is not replaced, and what it would not see is
+        not stored (outcome DOCUMENT_HIDDEN). Fails with COLLECTION_UNKNOWN, COLLECTION_CHANGED, TENANT_INACTIVE, TENANT_UNKNOWN,
         EMBEDDING_SPACE_MISMATCH, ANALYZER_MISMATCH, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 60 s.
+        Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateFields(
+        self,
+        request: _retriever_pb2.UpdateFieldsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.UpdateFieldsResponse, _abc.Awaitable[_retriever_pb2.UpdateFieldsResponse]]:
+        """Puts sealed values in place of a document's own, all of them at once, without embedding anything: how keys are rotated. Only where
+        the document still has the version named, and has sealed values of just these fields; others are passed over. Its version stays.
+        Fails with COLLECTION_UNKNOWN, REQUEST_TOO_LARGE, STORAGE_FULL, ENGINE_UNREACHABLE or ENGINE_FAILED. Deadline by default 60 s.
         Idempotent.
         """
 
@@ -231,8 +299,57 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.SearchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.SearchResponse, _abc.Awaitable[_retriever_pb2.SearchResponse]]:
-        """Finds passages. An unknown tenant has none. Fails with COLLECTION_UNKNOWN, LIMIT_OUT_OF_RANGE, FILTER_FIELD_UNKNOWN,
+        """Finds passages. An unknown tenant has none. A scope that is limited to groups gets ranks and cosines, neither bm25 nor fused:
+        these move with the words of documents that it does not see. Fails with COLLECTION_UNKNOWN, LIMIT_OUT_OF_RANGE, FILTER_FIELD_UNKNOWN,
         FILTER_TYPE_WRONG, EMBEDDING_SPACE_MISMATCH, ANALYZER_MISMATCH or ENGINE_UNREACHABLE. Deadline by default 10 s. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def EnsureTenant(
+        self,
+        request: _retriever_pb2.EnsureTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.EnsureTenantResponse, _abc.Awaitable[_retriever_pb2.EnsureTenantResponse]]:
+        """Returns a tenant's record, made now where there is none. Whoever asks at the same time gets the same salt. Fails with
+        INVALID_REQUEST. Deadline by default 30 s. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTenant(
+        self,
+        request: _retriever_pb2.GetTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.GetTenantResponse, _abc.Awaitable[_retriever_pb2.GetTenantResponse]]:
+        """Returns a tenant's record; one that has documents from before there were records gets its own now. Fails with
+        TENANT_UNKNOWN. Deadline by default 10 s.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTenants(
+        self,
+        request: _retriever_pb2.ListTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.ListTenantsResponse, _abc.Awaitable[_retriever_pb2.ListTenantsResponse]]:
+        """Returns every tenant, without salts. Deadline by default 60 s."""
+
+    @_abc_1.abstractmethod
+    def SetTenantActive(
+        self,
+        request: _retriever_pb2.SetTenantActiveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.SetTenantActiveResponse, _abc.Awaitable[_retriever_pb2.SetTenantActiveResponse]]:
+        """Activates or deactivates a tenant; one that is not active takes no documents. Fails with TENANT_UNKNOWN, or TENANT_INACTIVE
+        where its deletion began. Deadline by default 10 s. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTenant(
+        self,
+        request: _retriever_pb2.DeleteTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.DeleteTenantResponse, _abc.Awaitable[_retriever_pb2.DeleteTenantResponse]]:
+        """Removes all documents of a tenant in every collection, then its record with the salt. Broken off, another call goes on, and
+        tells all that went. Fails with TENANT_UNKNOWN for a tenant that never was. Deadline by default 120 s. Idempotent.
         """
 
 def add_RetrieverServiceServicer_to_server(servicer: RetrieverServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

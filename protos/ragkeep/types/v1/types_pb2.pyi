@@ -31,7 +31,7 @@ class _OutcomeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutcomeKi
     OUTCOME_KIND_CREATED: _OutcomeKind.ValueType  # 1
     """It was not there before."""
     OUTCOME_KIND_UNCHANGED: _OutcomeKind.ValueType  # 2
-    """It was there with the same version; nothing was done."""
+    """It was there with the same version; nothing was done. Never so where who may not see sealed values spells one out."""
     OUTCOME_KIND_UPDATED: _OutcomeKind.ValueType  # 3
     """It replaced an older version."""
     OUTCOME_KIND_REJECTED: _OutcomeKind.ValueType  # 4
@@ -45,7 +45,7 @@ OUTCOME_KIND_UNSPECIFIED: OutcomeKind.ValueType  # 0
 OUTCOME_KIND_CREATED: OutcomeKind.ValueType  # 1
 """It was not there before."""
 OUTCOME_KIND_UNCHANGED: OutcomeKind.ValueType  # 2
-"""It was there with the same version; nothing was done."""
+"""It was there with the same version; nothing was done. Never so where who may not see sealed values spells one out."""
 OUTCOME_KIND_UPDATED: OutcomeKind.ValueType  # 3
 """It replaced an older version."""
 OUTCOME_KIND_REJECTED: OutcomeKind.ValueType  # 4
@@ -280,29 +280,35 @@ Global___Vectors: _TypeAlias = Vectors  # noqa: Y015
 
 @_typing.final
 class SealedValue(_message.Message):
-    """A value that only an unsealer may open. Reserved: refused until sealing exists."""
+    """A value that is encrypted (AES-256-GCM), and that only a caller in the role unsealer sees opened. What the gateway gives to others has
+    nothing set; what it takes from callers may have nothing set either.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_ID_FIELD_NUMBER: _builtins.int
     NONCE_FIELD_NUMBER: _builtins.int
     CIPHERTEXT_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
-    """The key that sealed it."""
+    """The keyring's key that sealed it, [a-z0-9][a-z0-9_-]{0,62}."""
     nonce: _builtins.bytes
-    """12 bytes."""
+    """12 bytes, random."""
     ciphertext: _builtins.bytes
-    """Ciphertext with its tag."""
+    """Ciphertext with its tag of 16 bytes."""
+    unreadable: _builtins.str
+    """Where an unsealer asked and it could not be opened: SEALING_KEY_MISSING, with key_id, or SEALED_VALUE_DAMAGED. Else empty."""
     def __init__(
         self,
         *,
         key_id: _builtins.str = ...,
         nonce: _builtins.bytes = ...,
         ciphertext: _builtins.bytes = ...,
+        unreadable: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ciphertext", b"ciphertext", "key_id", b"key_id", "nonce", b"nonce"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ciphertext", b"ciphertext", "key_id", b"key_id", "nonce", b"nonce", "unreadable", b"unreadable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -334,7 +340,9 @@ class Value(_message.Message):
 
     @_builtins.property
     def sealed(self) -> Global___SealedValue:
-        """Refused from callers."""
+        """From the gateway: the field has a value that is not shown. To it: an empty one keeps the value that is stored; one that holds
+        anything is refused.
+        """
 
     def __init__(
         self,
@@ -394,7 +402,9 @@ class Document(_message.Message):
 
     @_builtins.property
     def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Groups that may see it. Empty: open to its tenant."""
+        """Groups that may see it, up to 256 names of 1 to 128 characters; "*" is reserved. Empty: open to its tenant. Who sees the
+        document is shown all of them.
+        """
 
     def __init__(
         self,
@@ -421,7 +431,7 @@ class StoredDocument(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
     version: _builtins.bytes
-    """Its version (SHA-256)."""
+    """Its version: a digest, 32 bytes."""
     chunks: _builtins.int
     """Passages that were made of it."""
     @_builtins.property
@@ -469,7 +479,9 @@ Global___DocumentIds: _TypeAlias = DocumentIds  # noqa: Y015
 
 @_typing.final
 class Scores(_message.Message):
-    """How a passage was found. An absent bm25 means that the keyword half did not find it."""
+    """How a passage was found. An absent bm25 means that the keyword half did not find it, or that the caller is limited to groups:
+    then bm25 and fused are left out, for they move with the words of documents that the caller does not see.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -593,7 +605,7 @@ class Passage(_message.Message):
     document_id: _builtins.str
     """The document it belongs to."""
     version: _builtins.bytes
-    """The document's version (SHA-256)."""
+    """The document's version: a digest, 32 bytes."""
     chunk: _builtins.int
     """Position in the document, from 0."""
     text: _builtins.str
@@ -855,7 +867,9 @@ class Field(_message.Message):
     searchable: _builtins.bool
     """Its value is part of the text that is indexed. Where there is a content template, that says so, and this follows it."""
     sealed: _builtins.bool
-    """Its value is encrypted. Reserved: refused until sealing exists."""
+    """Its value is encrypted in the gateway before it is stored, and opened only for unsealers. It is neither searchable nor filterable nor
+    the title, and stands in no template. Fixed.
+    """
     def __init__(
         self,
         *,
