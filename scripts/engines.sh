@@ -90,8 +90,11 @@ build_ollama() {
   [[ -n $header ]] || die "miniaudio's sdist holds no miniaudio.h"
   include="-I$(dirname "$(dirname "$header")") -I/usr/include/stb -I/usr/include/nlohmann"
   say "building Ollama $OLLAMA_VERSION (about 4 minutes on 2 cores)"
-  # Without -march=native the engine has no SIMD and is 5 to 7 times slower.
-  CGO_ENABLED=1 CGO_CFLAGS='-O3 -march=native' CGO_CXXFLAGS='-O3 -march=native' CGO_CPPFLAGS="$include" \
+  # Without -march=native the engine has no SIMD and is 5 to 7 times slower. Where the processor has AMX, ggml would call
+  # sources that Ollama's packages for Go do not hold.
+  local optimize='-O3 -march=native'
+  [[ $(uname -m) != x86_64 ]] || optimize+=' -mno-amx-tile -mno-amx-int8 -mno-amx-bf16'
+  CGO_ENABLED=1 CGO_CFLAGS=$optimize CGO_CXXFLAGS=$optimize CGO_CPPFLAGS="$include" \
     go install -ldflags "-s -w -X github.com/ollama/ollama/version.Version=$OLLAMA_VERSION" \
     "github.com/ollama/ollama@v$OLLAMA_VERSION" 2>"$tmp/ollama.log" || {
     tail -20 "$tmp/ollama.log" >&2

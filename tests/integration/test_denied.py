@@ -22,7 +22,7 @@ from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
 from ragkeep.gateway.v1.tenants_pb2_grpc import TenantServiceStub
 from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.errors import ERRORS, RagkeepError, from_rpc_error
-from tests.https import Answer, Person, Site
+from tests.https import Answer, Person, Site, connections
 from tests.integration.test_audit import lines, of_request
 from tests.integration.test_http_edge import BODIES, ROUTES, ask
 from tests.stack import Stack
@@ -180,7 +180,7 @@ async def test_an_answer_ends_when_its_asker_is_let_go(house: House, how: str, p
 @pytest.fixture
 async def session(house: House) -> AsyncIterator[aiohttp.ClientSession]:
     """Connections of one test."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=house.site.tls)) as found:
+    async with connections(house.site.tls) as found:
         yield found
 
 

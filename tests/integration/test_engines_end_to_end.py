@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import aiohttp
 import grpc
 import pytest
 
@@ -21,7 +20,7 @@ from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.errors import from_rpc_error
 from tests.engines.ollama import CHAT_MODEL, EMBEDDING_MODEL, OllamaProcess
 from tests.engines.weaviate import WeaviateProcess
-from tests.https import Site
+from tests.https import Site, connections
 from tests.stack import Stack
 from tests.tickets import SAMPLE, ticket
 from tests.waiting import until_answered, until_true
@@ -287,7 +286,7 @@ async def test_hanging_up_over_https_stops_ollama(
             ("/v1/chat/completions", {**chat, "stream": True}, b'"delta":{"content"'),
             ("/v1/chat/completions", chat, b""),
         ):
-            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=site.tls)) as session:
+            async with connections(site.tls) as session:
                 before = ollama_server.completions()
                 asking = asyncio.create_task(session.post(site.url + path, json=body, headers=headers).__aenter__())
                 if word:

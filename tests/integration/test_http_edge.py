@@ -22,7 +22,7 @@ from ragkeep_gateway.http.routes import OPENAPI_PATH, Route, routes_of
 from ragkeep_runtime.audit.verify import day_files
 from ragkeep_runtime.policy import ROLES
 from tests import slow_generator
-from tests.https import Answer, Person, Site
+from tests.https import Answer, Person, Site, connections
 from tests.tokens import Issuer, wrong_tokens
 from tests.waiting import events_of, until_comes, until_true
 
@@ -334,7 +334,7 @@ async def test_a_stop_lets_a_stream_end_and_takes_nobody_new(tmp_path: Path) -> 
     try:
         site.stack.start()
         await site.import_sample()
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=site.tls)) as session:
+        async with connections(site.tls) as session:
             headers = {"authorization": f"Bearer {site.token()}"}
             asked = session.post(f"{site.url}/chat/stream", json={"question": "打印机脱机"}, headers=headers)
             async with asked as response:
@@ -342,7 +342,7 @@ async def test_a_stop_lets_a_stream_end_and_takes_nobody_new(tmp_path: Path) -> 
                 site.stack.processes["gateway"].send_signal(signal.SIGTERM)
 
                 async def nobody_is_there() -> bool:
-                    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=site.tls)) as other:
+                    async with connections(site.tls) as other:
                         try:
                             await Person(site, other, site.token())("GET", "/v1/models")
                         except aiohttp.ClientConnectorError:
@@ -368,7 +368,7 @@ async def test_a_hang_up_ends_the_generators_call_too(tmp_path: Path) -> None:
         site.stack.start()
         await site.import_sample()
         headers = {"authorization": f"Bearer {site.token()}", "content-type": "application/json", "x-request-id": request_id}
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=site.tls)) as session:
+        async with connections(site.tls) as session:
             asked = session.post(f"{site.url}/chat/stream", json={"question": "打印机脱机"}, headers=headers)
             async with asked as response:
                 while b"event: token" not in await response.content.readline():
@@ -408,7 +408,7 @@ async def test_people_are_on_record_as_services_are(tmp_path: Path) -> None:
     try:
         site.stack.start()
         await site.import_sample()
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=site.tls)) as session:
+        async with connections(site.tls) as session:
             person = Person(site, session, site.token(sub="li.wei"))
             ids = [uuid.uuid4().hex for _ in range(6)]
             refused = await Person(site, session, None)("POST", "/chat/stream", {"question": "a"}, x_request_id=ids[0])
@@ -468,7 +468,7 @@ async def test_certificates_and_keys_change_under_people_and_no_call_fails(tmp_p
             on_their_way[issuer] += 1
             try:
                 # A connection for each: a handshake with whatever certificate there is.
-                async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=site.tls)) as session:
+                async with connections(site.tls) as session:
                     found = await Person(site, session, issuer.token())("GET", "/v1/models")
                 if found.status != 200:
                     failures.append(found)
@@ -483,7 +483,7 @@ async def test_certificates_and_keys_change_under_people_and_no_call_fails(tmp_p
             issuer = site.issuer
             on_their_way[issuer] += 1
             headers = {"authorization": f"Bearer {issuer.token()}"}
-            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=site.tls)) as session:
+            async with connections(site.tls) as session:
                 asked = session.post(f"{site.url}/chat/stream", json={"question": "打印机脱机"}, headers=headers)
                 async with asked as response:
                     on_their_way[issuer] -= 1

@@ -17,7 +17,7 @@ from ragkeep.gateway.v1.gateway_pb2_grpc import RagServiceStub
 from ragkeep.gateway.v1.tenants_pb2_grpc import TenantServiceStub
 from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.keyring import dump_keyring, new_keyring
-from tests.https import Person, Site
+from tests.https import Person, Site, connections
 from tests.sealing import GRANTS, PLANTED, person, staff
 from tests.tickets import SAMPLE
 
@@ -63,7 +63,7 @@ def ruled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture
 async def ruled_session(ruled: Site) -> AsyncIterator[aiohttp.ClientSession]:
     """Connections of one test."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=ruled.tls)) as found:
+    async with connections(ruled.tls) as found:
         yield found
 
 

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import grpc
 import pytest
 
@@ -24,7 +23,7 @@ from ragkeep_runtime.errors import from_rpc_error
 from ragkeep_runtime.rotation import FollowingChannel
 from ragkeep_runtime.tls import Identity
 from tests.counted import COUNTED
-from tests.https import Answer, Person, Site
+from tests.https import Answer, Person, Site, connections
 from tests.slow_generator import WORDS
 from tests.stack import CLI
 from tests.tokens import Issuer
@@ -74,14 +73,14 @@ class Load:
 
     async def _embeds_over_https(self) -> None:
         # A handshake for each, with the certificate of the moment.
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self.site.tls, force_close=True)) as session:
+        async with connections(self.site.tls, force_close=True) as session:
             body = {"model": "multilingual-e5-small", "input": "VPN"}
             with self.token() as token:
                 answer = await Person(self.site, session, None)("POST", "/v1/embeddings", body, authorization=token)
             assert (answer.status, len(answer.json["data"])) == (200, 1), answer.text
 
     async def _chats_over_https(self) -> None:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self.site.tls)) as session:
+        async with connections(self.site.tls) as session:
             with self.token() as token:
                 asked = session.post(
                     f"{self.site.url}/chat/stream", json={"question": QUESTION}, headers={"authorization": token}

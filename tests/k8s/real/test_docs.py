@@ -18,13 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from ragkeep_runtime.audit.verify import day_files
 from tests.engines.ollama import CHAT_MODEL, EMBEDDING_MODEL, OllamaProcess
 from tests.engines.process import EngineProcess, binary
-from tests.https import event_of
+from tests.https import connections, event_of
 from tests.k8s.envoy import ENVOY
 from tests.k8s.manifests import SERVICES
 from tests.k8s.real.cluster import Cluster, node, warnings
@@ -280,7 +279,7 @@ async def test_a_person_asks_over_https_with_a_token_of_the_sites_provider(site:
         "roles": ["reader"],
     }
     tls = ssl.create_default_context(cafile=str(site.ca))
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
+    async with connections(tls) as session:
 
         async def ask(token: str | None) -> tuple[int, str]:
             headers = {"Host": HOST} | ({"Authorization": f"Bearer {token}"} if token else {})
