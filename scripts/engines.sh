@@ -11,10 +11,13 @@ GRPCURL_VERSION=1.9.4
 want=("$@")
 [[ ${#want[@]} -gt 0 ]] || want=(weaviate ollama models grpcurl)
 
+# Built for the processor of the machine: on another one, where a cache may come along, it would end with an illegal instruction.
+processor() { grep -m1 -E '^(flags|Features)' /proc/cpuinfo 2>/dev/null | sha256sum | cut -c1-8; }
+
 key() {
   case $1 in
     weaviate) echo "weaviate-$WEAVIATE_VERSION" ;;
-    ollama) echo "ollama-$OLLAMA_VERSION" ;;
+    ollama) echo "ollama-$OLLAMA_VERSION-$(processor)" ;;
     models) echo models-1 ;;
     grpcurl) echo "grpcurl-$GRPCURL_VERSION" ;;
     *) die "unknown engine $1: weaviate, ollama, models or grpcurl" ;;

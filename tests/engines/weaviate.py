@@ -37,6 +37,8 @@ class WeaviateProcess(EngineProcess):
             "ASYNC_INDEXING": "true",
             "ASYNC_INDEXING_STALE_TIMEOUT": "100ms",
             "QUEUE_SCHEDULER_INTERVAL": "100ms",
+            # A machine for tests may be fuller than a node should be.
+            "DISK_USE_READONLY_PERCENTAGE": "0",
             "LOG_LEVEL": "warning",
         }
         command = [str(binary("weaviate")), "--host", "127.0.0.1", "--port", str(self.http_port), "--scheme", "http"]
