@@ -5,7 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help demo test check lint types imports stubs contract-lint protos engines test-unit test-contract test-integration test-e2e \
+TESTS := tests/unit tests/k8s tests/contract tests/integration tests/e2e --ignore tests/k8s/real
+
+.PHONY: help demo test second-look second-look-real check lint types imports stubs contract-lint protos engines test-unit test-contract test-integration test-e2e \
 	k8s-test k8s-test-real k8s-tools api-docs api-docs-check bandit secrets secrets-accept vulnerabilities requirements clean
 
 help: ## List the targets
@@ -30,7 +32,13 @@ demo: .venv/.run ## See the whole system work: up, import, ask, down
 	@BIN=$(BIN) scripts/demo.sh
 
 test: .venv/.dev engines k8s-tools ## Every test but the control plane's, quick ones first, on the real engines
-	$(BIN)/python -m pytest tests/unit tests/k8s tests/contract tests/integration tests/e2e --ignore tests/k8s/real
+	$(BIN)/python -m pytest $(TESTS)
+
+second-look: # of .ci/run alone
+	$(BIN)/python scripts/second_look.py $(TESTS)
+
+second-look-real:
+	$(BIN)/python scripts/second_look.py tests/k8s/real
 
 test-unit: .venv/.dev ## Tests that take milliseconds
 	$(BIN)/python -m pytest tests/unit
