@@ -30,6 +30,7 @@ from ragkeep_gateway.sealing.keyring import KeyringFile
 from ragkeep_gateway.sealing.service import KeyService
 from ragkeep_gateway.service import RagService
 from ragkeep_gateway.settings import Settings
+from ragkeep_gateway.spending import take_up
 from ragkeep_gateway.tenant_methods import TenantService
 from ragkeep_gateway.tenants import Tenants
 from ragkeep_runtime.channel import open_channel
@@ -61,6 +62,7 @@ async def build(settings: Settings, server: Server) -> None:
     tenants = Tenants(retriever, server.rules)
     server.check_calls(tenants.check)
     quotas = QuotaKeeper(server.current_policy, replicas=settings.replicas)
+    await take_up(quotas, audit.log)
     keyring = KeyringFile(settings.keyring)
     server.follow(keyring.look)
     sealed_fields = SealedFields(keyring, tenants, retriever)

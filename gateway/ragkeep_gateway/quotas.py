@@ -1,6 +1,7 @@
 """Quotas of tenants and callers: questions a minute, streams at once, tokens a day, documents. Each replica keeps its share.
 
-Counted in memory: a gateway that starts anew has counted nothing. Documents alone are counted in the store.
+Counted in memory. A gateway that starts anew takes up the day's tokens from its audit log (`spending.py`), and has counted no
+questions and streams. Documents are counted in the store.
 """
 
 from __future__ import annotations
@@ -97,6 +98,12 @@ class QuotaKeeper:
         """Counts tokens of an answer that has been given: the last one of a day may go beyond."""
         for _, _, use in self._holders(call):
             use.tokens += tokens
+
+    def take_up(self, tenant: str, peer: str, tokens: int) -> None:
+        """Counts what was spent today before this process began."""
+        for who, name in (("tenant", tenant), ("caller", peer)):
+            if name:
+                self._use(who, name).tokens += tokens
 
     def documents(self, call: Call) -> int | None:
         """How many documents the tenant may have, all replicas together; None: any number."""

@@ -71,7 +71,7 @@ class RagService(BatchMethods, CollectionMethods, DocumentMethods, ModelMethods,
         asked = self._audit.asking(
             collection=request.collection or SERVICE_TICKETS, question=request.question, model=request.options.model
         )
-        async with asked as record, spending(self._quotas, request) as spend, self._ask_gate:
+        async with asked as record, spending(self._quotas, request, record) as spend, self._ask_gate:
             sequence = 0
             async with aclosing(self._events(request, record)) as events:
                 async for event in events:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
 from ragkeep.gateway.v1 import gateway_pb2
+from ragkeep_gateway.audit.files import now, stamp
+from ragkeep_gateway.audit.log import AuditLog
+from ragkeep_gateway.audit.reading import Wanted, past
+from ragkeep_gateway.audit.record import Asking
 from ragkeep_gateway.quotas import QuotaKeeper
 from ragkeep_runtime.call import call
 
@@ -40,8 +45,8 @@ class Spend:
 
 
 @contextlib.asynccontextmanager
-async def spending(quotas: QuotaKeeper, request: gateway_pb2.AskRequest) -> AsyncIterator[Spend]:
-    """Around an answer. Raises QuotaExceeded before it begins."""
+async def spending(quotas: QuotaKeeper, request: gateway_pb2.AskRequest, record: Asking) -> AsyncIterator[Spend]:
+    """Around an answer, whose last line tells what it took. Raises QuotaExceeded before it begins."""
     current, spend = call(), Spend(request)
     with quotas.stream(current):
         quotas.ask(current)
@@ -49,3 +54,24 @@ async def spending(quotas: QuotaKeeper, request: gateway_pb2.AskRequest) -> Asyn
             yield spend
         finally:
             quotas.spend(current, spend.tokens)
+            record.did(tokens=spend.tokens)
+
+
+async def take_up(quotas: QuotaKeeper, log: AuditLog | None) -> None:
+    """Counts what this replica's answers took today before it started, as its audit log tells. Raises OSError."""
+    if log is None:
+        return
+    today = Wanted(since=stamp(now())[:10], kinds=frozenset({"finished"}), rpc="Ask")
+    until = log.files.until
+
+    def spent() -> list[tuple[str, str, int]]:
+        lines = [entry.facts for entry in past(log.files.folder, today, until)]
+        return [(str(line.get("tenant", "")), str(line.get("peer", "")), _tokens(line)) for line in lines]
+
+    for tenant, peer, tokens in await asyncio.to_thread(spent):
+        quotas.take_up(tenant, peer, tokens)
+
+
+def _tokens(line: dict[str, object]) -> int:
+    found = line.get("tokens")  # lines of earlier versions have none
+    return found if isinstance(found, int) else 0

@@ -22,7 +22,7 @@ from ragkeep_runtime.channel import open_channel
 from ragkeep_runtime.errors import RagkeepError, from_rpc_error
 from tests.stack import CLI, SECOND, Stack
 from tests.tickets import SAMPLE, ticket
-from tests.waiting import until_comes
+from tests.waiting import until_answered, until_comes
 
 pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite")]
 BOUND, OPERATOR, LIMITED = "caller/x/bound", "caller/x/operator", "caller/x/limited"
@@ -296,7 +296,7 @@ async def test_streams_beyond_the_share_are_refused_until_one_ends(channels: lis
         call.cancel()
 
 
-async def test_tokens_of_a_day_are_used_up_also_by_an_answer_that_was_left(channels: list[Any]) -> None:
+async def test_tokens_of_a_day_are_used_up_also_by_an_answer_that_was_left(two: Stack, channels: list[Any]) -> None:
     """The next question is refused until midnight; a search is not."""
     rag = RagServiceStub(channels[0])
     await rag.ImportDocuments(pb.ImportDocumentsRequest(documents=SAMPLE), metadata=of("spends"))
@@ -318,6 +318,14 @@ async def test_tokens_of_a_day_are_used_up_also_by_an_answer_that_was_left(chann
     assert (error.reason, error.metadata["quota"]) == ("QUOTA_EXCEEDED", "tokens_per_day")
     assert error.metadata["resets_at"].endswith("T00:00:00.000Z")
     await rag.Search(pb.SearchRequest(query="vpn"), metadata=of("spends"))
+    # Nor does a gateway that starts anew give them again.
+    two.processes["gateway"].terminate()
+    two.processes["gateway"].wait()
+    two.start("gateway")
+    again = await refused(
+        until_answered(lambda: rag.Ask(pb.AskRequest(question="VPN error 809"), metadata=of("spends")).read())
+    )
+    assert (again.reason, again.metadata["quota"]) == ("QUOTA_EXCEEDED", "tokens_per_day")
 
 
 async def test_an_import_takes_exactly_what_has_room(channels: list[Any]) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ragkeep.gateway.v1 import gateway_pb2
 from ragkeep.generator.v1 import generator_pb2
+from ragkeep_gateway.audit.files import AuditFiles
+from ragkeep_gateway.audit.log import AuditLog
 from ragkeep_gateway.document_quota import DocumentQuota
 from ragkeep_gateway.quotas import QuotaKeeper
-from ragkeep_gateway.spending import Spend
+from ragkeep_gateway.spending import Spend, take_up
+from ragkeep_runtime.audit.chain import Keys
 from ragkeep_runtime.call import Call
 from ragkeep_runtime.errors import QuotaExceeded
 from ragkeep_runtime.policy import Grant, Policy, Quotas
@@ -48,6 +53,32 @@ def refused(quotas: QuotaKeeper, count: int = 1, call: Call | None = None) -> Qu
     with pytest.raises(QuotaExceeded) as found:
         quotas.ask(call or a_call(), count)
     return found.value
+
+
+async def test_a_days_tokens_are_taken_up_from_the_audit_log(tmp_path: Path) -> None:
+    """Of today, of answers, for the tenant and for the caller; lines of an earlier version count nothing."""
+    today, keys = datetime.now(UTC), Keys.of(b"k" * 32)
+    clock = [today - timedelta(days=1)]
+    files = AuditFiles(tmp_path, "gateway-0", keys.lines, Ed25519PrivateKey.generate(), clock=lambda: clock[0])
+    files.open()
+    answer = {"kind": "finished", "method": "/ragkeep.gateway.v1.RagService/Ask", "tenant": "clinic", "tokens": 30}
+    files.append([answer | {"tokens": 500}])
+    clock[0] = today
+    files.append([answer, answer | {"peer": "caller/x/app", "tenant": "ward"}, answer | {"tokens": None}])
+    files.append([answer | {"kind": "asked"}, answer | {"method": "/ragkeep.gateway.v1.RagService/Search"}])
+    quotas = keeper(Clock(), tenants={"clinic": Quotas(tokens_per_day=31), "ward": Quotas(tokens_per_day=30)})
+    quotas._clock = today.timestamp
+    await take_up(quotas, AuditLog(files, keys))
+    files.close()
+    with quotas.stream(a_call()):
+        quotas.spend(a_call(), 1)
+    for tenant in ("clinic", "ward"):
+        with pytest.raises(QuotaExceeded), quotas.stream(a_call(tenant)):
+            pass
+    own = keeper(Clock(), caller=Quotas(tokens_per_day=30))
+    own.take_up("", "caller/x/app", 30)
+    with pytest.raises(QuotaExceeded), own.stream(a_call()):
+        pass
 
 
 def test_any_minute_holds_so_many_questions_and_no_more() -> None:
