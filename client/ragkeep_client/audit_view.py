@@ -62,7 +62,8 @@ def show_entry(output: Output, entry: AuditEntry) -> None:
     line = f"{entry.replica}:{entry.sequence}"
     texts = [time, *(_quoted(text) if text else "–" for text in (line, entry.kind, rpc, str(facts.get("outcome", "")), who))]
     parts = list(zip(_in_columns(texts), ("dim", "dim", style, "bold", "", ""), strict=True))
-    hidden = {"seq", "time", "replica", "kind", "mac", "method", "subject", "call", "request_id", "trace_id", "roles", "action"}
+    hidden = {"seq", "time", "replica", "kind", "mac", "method", "subject", "token", "call", "request_id", "trace_id", "roles"}
+    hidden |= {"action"}
     hidden |= {"outcome"} if facts.get("subject") else {"outcome", "peer"}
     for name, value in facts.items():
         if name not in hidden:

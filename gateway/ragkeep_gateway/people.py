@@ -171,8 +171,11 @@ class People:
         groups = {group for group in _names(claims, names.groups) if group != "*"}
         if len(groups) > MAX_GROUPS or any(not 0 < len(group) <= 128 for group in groups):
             raise TokenInvalid(f"The token's claim {names.groups} holds more than {MAX_GROUPS} groups, or one that is no name.")
+        token = claims.get("jti", "")
+        if not isinstance(token, str) or len(token) > 256 or not token.isprintable():
+            raise TokenInvalid("The token's claim jti is not an id of at most 256 characters.")
         # An identity provider has roles for other systems too: what is not ours is passed over.
-        return Person(subject, tenant, frozenset(roles & set(ROLES.values())), frozenset(groups))
+        return Person(subject, tenant, frozenset(roles & set(ROLES.values())), frozenset(groups), token)
 
 
 def people_of(settings: Settings) -> People | None:

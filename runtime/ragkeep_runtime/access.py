@@ -66,6 +66,7 @@ class Person:
     tenant: str
     roles: frozenset[str]
     groups: frozenset[str]
+    token: str = ""  # the token's id, its `jti`; empty: it has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Admission:
     subject: str = ""  # the person; empty: the peer acts for itself
     groups: frozenset[str] | None = frozenset()  # None: every document
     operator: bool = False  # it acts for the operator: in the tenant that the policy names, or in every tenant
+    token: str = ""  # the id of the person's token
 
 
 @dataclass(slots=True)
@@ -86,6 +88,7 @@ class Known:
 
     subject: str = ""
     tenant: str = ""
+    token: str = ""  # its id
 
 
 class AccessTable:
@@ -125,7 +128,7 @@ class AccessTable:
         The person is who was verified then: the token is not looked at again.
         """
         groups = call.groups or frozenset()
-        person = Person(call.subject, call.tenant, call.roles, groups) if call.subject else None
+        person = Person(call.subject, call.tenant, call.roles, groups, call.token) if call.subject else None
         found = self._decide(call.method, call.peer or None, call.metadata, Known(), lambda _: person)
         if found.tenant != call.tenant:
             raise TenantNotAllowed("The policy gives the caller another tenant now.")
@@ -161,9 +164,11 @@ class AccessTable:
             raise NotAllowed(f"The peer {peer} needs one of the roles {', '.join(sorted(rule.roles))}.")
         person = person_of(metadata)
         if person is not None:
-            known.subject, known.tenant = person.subject, person.tenant
+            known.subject, known.tenant, known.token = person.subject, person.tenant, person.token
             if person.subject.strip() in policy.denied_people:
                 raise NotAllowed("The person is denied by the policy.")
+            if person.token and person.token.strip() in policy.denied_tokens:
+                raise NotAllowed("The token is denied by the policy.")
         admitted = _for_itself(peer, grant, metadata) if person is None else _for_person(peer, grant, person, metadata)
         known.tenant = admitted.tenant
         if not admitted.roles & rule.roles:
@@ -210,7 +215,7 @@ def _for_person(peer: str | None, grant: Grant | None, person: Person, metadata:
     if not bound or asked not in ("", person.tenant):
         raise TenantNotAllowed("The person's tenant is not one of the caller's, or not the one that it names.")
     roles = person.roles if grant is None else person.roles & grant.roles
-    return Admission(peer or "", person.tenant, roles, person.subject, person.groups)
+    return Admission(peer or "", person.tenant, roles, person.subject, person.groups, token=person.token)
 
 
 def _tenant(grant: Grant, asked: str) -> str:

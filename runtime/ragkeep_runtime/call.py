@@ -24,6 +24,7 @@ class Call:
     deadline: float  # on the event loop's clock
     metadata: dict[str, str] = field(default_factory=dict)
     subject: str = ""  # the person's `sub`; empty: the peer acts for itself
+    token: str = ""  # the id of the person's token, its `jti`; empty: it has none
     groups: frozenset[str] | None = frozenset()  # of documents that are seen beside open ones; None: every document
     operator: bool = False  # it acts for the operator, see Access.operator
     id: str = field(default_factory=lambda: uuid.uuid4().hex)  # ours; the request id is the caller's to choose

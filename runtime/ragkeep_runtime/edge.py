@@ -54,6 +54,7 @@ class Refusal:
     request_id: str
     reason: str
     call: str = ""  # Call.id; empty: it never was one
+    token: str = ""  # the id of the person's token
 
 
 class Edge(grpc.aio.ServerInterceptor):
@@ -209,9 +210,8 @@ class Edge(grpc.aio.ServerInterceptor):
                 self.active -= counted
                 if current is not None and outcome != "OK" and not current.on_record:
                     # Who left is there too: a caller that was let in does not stay off the record by hanging up early.
-                    await self._refused(
-                        Refusal(method, current.peer, current.tenant, current.subject, request_id, outcome, current.id)
-                    )
+                    who = (current.peer, current.tenant, current.subject)
+                    await self._refused(Refusal(method, *who, request_id, outcome, current.id, current.token))
                 if counted:
                     self._ended(method, outcome, loop.time() - began)
                 structlog.contextvars.unbind_contextvars("request_id", "peer")
@@ -246,6 +246,7 @@ class Edge(grpc.aio.ServerInterceptor):
                 deadline=deadline,
                 metadata=dict(metadata),
                 subject=admitted.subject,
+                token=admitted.token,
                 groups=admitted.groups,
                 operator=admitted.operator,
             )
@@ -253,11 +254,13 @@ class Edge(grpc.aio.ServerInterceptor):
                 await check(found)
         except REFUSALS as error:
             call_refused(error.reason)
-            await self._refused(Refusal(method, name or "", known.tenant, known.subject, request_id, error.reason))
+            who = (name or "", known.tenant, known.subject)
+            await self._refused(Refusal(method, *who, request_id, error.reason, token=known.token))
             raise
         except asyncio.CancelledError:
             if name or known.subject:  # else it is counted, and that is all: nobody knows whose call it was
-                await self._refused(Refusal(method, name or "", known.tenant, known.subject, request_id, _LEFT))
+                who = (name or "", known.tenant, known.subject)
+                await self._refused(Refusal(method, *who, request_id, _LEFT, token=known.token))
             raise
         current_call.set(found)
         return found

@@ -21,7 +21,7 @@ ROLES = {number: name.removeprefix("ROLE_").lower() for name, number in access_p
 
 _SERVICES = frozenset({"gateway", "embedder", "retriever", "generator", "weaviate"})
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-_Subject = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+_Claim = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 _TOLD = 5  # faults of a file, where it is said on one line
 _Limit = Annotated[int, Field(ge=0, le=10**15)]
 
@@ -52,7 +52,8 @@ class _PolicyFile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     operator_tenant: _Name | None = None
     denied: list[_Name] = []
-    denied_people: list[_Subject] = []
+    denied_people: list[_Claim] = []
+    denied_tokens: list[_Claim] = []
     callers: dict[str, _CallerEntry]
     tenants: dict[str, _TenantEntry] = {}
 
@@ -87,6 +88,7 @@ class Policy:
     operator_tenant: str | None = None  # whose admins manage tenants and collections
     tenants: Mapping[str, Quotas] = field(default_factory=dict)  # "*": those that are not named
     denied_people: frozenset[str] = frozenset()  # subjects of tokens that are refused, however long they are valid
+    denied_tokens: frozenset[str] = frozenset()  # ids (`jti`) of tokens that are refused, whoever they speak of
 
     @classmethod
     def parse(cls, content: bytes) -> Policy:
@@ -96,7 +98,9 @@ class Policy:
             parsed = _PolicyFile.model_validate_json(content)
         except ValidationError as error:
             raise PolicyWrong(_words(one) for one in error.errors(include_input=False, include_url=False)) from None
-        faults = [*_faults_of_denied(parsed.denied), *_faults_of_denied_people(parsed.denied_people)]
+        faults = [*_faults_of_denied(parsed.denied)]
+        faults += _faults_of_claims("denied_people", "subject", parsed.denied_people)
+        faults += _faults_of_claims("denied_tokens", "id", parsed.denied_tokens)
         faults += [fault for name, entry in parsed.callers.items() for fault in _faults_of_caller(name, entry)]
         if faults:
             raise PolicyWrong(faults)
@@ -106,6 +110,7 @@ class Policy:
             parsed.operator_tenant,
             {name: Quotas(**entry.quotas.model_dump()) for name, entry in parsed.tenants.items()},
             frozenset(parsed.denied_people),
+            frozenset(parsed.denied_tokens),
         )
 
     @classmethod
@@ -161,10 +166,10 @@ def _faults_of_denied(names: Iterable[str]) -> Iterator[str]:
             yield f"denied: {name[:128]} is no name of a peer: caller/<namespace>/<name>, or a service of ragkeep"
 
 
-def _faults_of_denied_people(subjects: Iterable[str]) -> Iterator[str]:
-    for subject in subjects:
-        if not subject.isprintable() or subject != subject.strip():
-            yield f"denied_people: {subject[:128]!r} is no subject of a token: printable characters, no blank at either end"
+def _faults_of_claims(key: str, what: str, claims: Iterable[str]) -> Iterator[str]:
+    for claim in claims:
+        if not claim.isprintable() or claim != claim.strip():
+            yield f"{key}: {claim[:128]!r} is no {what} of a token: printable characters, no blank at either end"
 
 
 def _faults_of_caller(name: str, entry: _CallerEntry) -> Iterator[str]:

@@ -16,6 +16,7 @@ GOOD = {
     "operator_tenant": "ops",
     "denied": ["caller/helpdesk/old-bot"],
     "denied_people": ["mallory"],
+    "denied_tokens": ["5f0c1d9a"],
     "callers": {
         BOT: {"tenants": ["helpdesk"], "roles": ["reader"]},
         PORTAL: {"tenants": ["*"], "roles": ["editor", "reader"], "groups": ["*"], "people_only": True},
@@ -40,6 +41,7 @@ def test_a_right_file_is_told_with_what_it_grants(ragkeep: Command, tmp_path: Pa
         "operator_tenant": "ops",
         "denied": ["caller/helpdesk/old-bot"],
         "denied_people": ["mallory"],
+        "denied_tokens": ["5f0c1d9a"],
         "callers": {
             BOT: {"tenants": ["helpdesk"], "roles": ["reader"], "groups": [], "people_only": False},
             PORTAL: {"tenants": ["*"], "roles": ["editor", "reader"], "groups": ["*"], "people_only": True},
@@ -50,6 +52,7 @@ def test_a_right_file_is_told_with_what_it_grants(ragkeep: Command, tmp_path: Pa
     assert f"{BOT}  in helpdesk as reader\n" in told
     assert f"{PORTAL}  in * as editor, reader, sees every document, for people alone\n" in told
     assert "people denied: mallory\n" in told
+    assert "tokens denied: 5f0c1d9a\n" in told
     assert file.read_text() == json.dumps(GOOD)
 
 

@@ -103,6 +103,7 @@ def test_the_token_alone_is_on_stdout(ragkeep: Command) -> None:
     assert isinstance(line, dict)
     assert (line["sub"], line["roles"], line["groups"], line["tenant"]) == ("王芳", ["auditor"], ["icu"], "demo")
     assert line["expires"]
+    assert line["id"]
 
 
 @pytest.mark.parametrize("lasts", ["", "8", "h", "31d", "-1h", "0s", "1.5h"])

@@ -30,6 +30,7 @@ from tests.waiting import events_of, until_true
 
 pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite")]
 BOT, OTHER, PORTAL = "caller/local/bot", "caller/local/other", "caller/local/portal"
+STOLEN = "5f0c1d9a-stolen"  # the id of a token
 READS = {"tenants": ["demo"], "roles": ["reader"]}
 COMPLETION = BODIES["/v1/chat/completions"]
 
@@ -72,6 +73,7 @@ class House:
             "the service's role is gone": {"callers": callers | {BOT: READS | {"roles": ["editor"]}}},
             "the service's tenant is another": {"callers": callers | {BOT: READS | {"tenants": ["third"]}}},
             "the person is denied": {"denied_people": ["mallory"]},
+            "the token is denied": {"denied_tokens": [STOLEN]},
             "the person's service is denied": {"denied": [PORTAL]},
         }
         if how == "the tenant is deactivated":
@@ -151,6 +153,7 @@ async def ended_by(stack: Stack, request_id: str, reason: str, **who: str) -> No
         ("the service's role is gone", False, "NOT_ALLOWED"),
         ("the service's tenant is another", False, "TENANT_NOT_ALLOWED"),
         ("the person is denied", True, "NOT_ALLOWED"),
+        ("the token is denied", True, "NOT_ALLOWED"),
         ("the person's service is denied", True, "NOT_ALLOWED"),
         ("the tenant is deactivated", True, "TENANT_INACTIVE"),
     ],
@@ -158,13 +161,13 @@ async def ended_by(stack: Stack, request_id: str, reason: str, **who: str) -> No
 async def test_an_answer_ends_when_its_asker_is_let_go(house: House, how: str, person: bool, reason: str) -> None:
     """Over gRPC, by the refusal's status; others go on, and the next call hears the same unless it is of another tenant."""
     caller, subject = (PORTAL, "mallory") if person else (BOT, "")
-    token = house.site.token(sub=subject) if person else ""
+    token = house.site.token(sub=subject, jti=STOLEN) if person else ""
     # Beside it somebody who stays, in a tenant that stays active.
     beside = (PORTAL, house.site.token(sub="anna", tenant="elsewhere")) if "tenant is deactivated" in how else (OTHER, "")
     async with asking(house, *beside) as (_, going_on, _), asking(house, caller, token) as (rag, answer, request_id):
         await house.let_go(how)
         assert (await failure(answer)).reason == reason
-        await ended_by(house.stack, request_id, reason, subject=subject, peer=caller)
+        await ended_by(house.stack, request_id, reason, subject=subject, token=STOLEN if person else "", peer=caller)
         for _ in range(3):
             await word_of(going_on)
         metadata = [("x-request-id", again := uuid.uuid4().hex), *([("authorization", f"Bearer {token}")] if person else [])]
@@ -175,6 +178,7 @@ async def test_an_answer_ends_when_its_asker_is_let_go(house: House, how: str, p
             (line,) = of_request(house.stack, again)
             named = subject if how != "the person's service is denied" else ""  # refused before its token is looked at
             assert (line["kind"], line["outcome"], line.get("subject", ""), line["peer"]) == ("refused", reason, named, caller)
+            assert line.get("token", "") == (STOLEN if named else "")
 
 
 @pytest.fixture
@@ -185,11 +189,16 @@ async def session(house: House) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.mark.parametrize(
-    ("how", "reason"), [("the person is denied", "NOT_ALLOWED"), ("the tenant is deactivated", "TENANT_INACTIVE")]
+    ("how", "reason"),
+    [
+        ("the person is denied", "NOT_ALLOWED"),
+        ("the token is denied", "NOT_ALLOWED"),
+        ("the tenant is deactivated", "TENANT_INACTIVE"),
+    ],
 )
 async def test_answers_over_https_end_too(house: House, session: aiohttp.ClientSession, how: str, reason: str) -> None:
     """In a stream that has begun the last event says why; a response that has not begun has the status."""
-    mallory = Person(house.site, session, house.site.token(sub="mallory"))
+    mallory = Person(house.site, session, house.site.token(sub="mallory", jti=STOLEN))
     bodies = {
         "/chat/stream": BODIES["/chat/stream"],
         "/v1/chat/completions": COMPLETION,

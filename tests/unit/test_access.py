@@ -1,6 +1,7 @@
 """Who may call what: rules from the contract, grants from the policy file, and nothing by default."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,11 +129,18 @@ def _with_person(
     operator: str | None = None,
     denied: tuple[str, ...] = (),
     denied_people: tuple[str, ...] = (),
+    denied_tokens: tuple[str, ...] = (),
     **callers: Grant,
 ) -> AccessTable:
     rules = rules_of([gateway_pb2.DESCRIPTOR.services_by_name["RagService"]])
     known = {f"caller/x/{name}": grant for name, grant in callers.items()}
-    policy = Policy(known, frozenset(denied), operator, denied_people=frozenset(denied_people))
+    policy = Policy(
+        known,
+        frozenset(denied),
+        operator,
+        denied_people=frozenset(denied_people),
+        denied_tokens=frozenset(denied_tokens),
+    )
     return AccessTable(rules, policy, lambda _: person)
 
 
@@ -201,6 +209,20 @@ def test_a_denied_person_stays_out_with_a_token_that_is_right(subject: str) -> N
         assert known == Known(subject, "demo")
     assert _with_person(person, denied_people=("mallory",), app=app).admit(ASK, None, BEARER)
     assert table.admit(ASK, "caller/x/app", {"ragkeep-tenant": "demo"})  # for itself: nobody is denied
+
+
+def test_a_denied_token_opens_nothing_and_its_person_stays_in() -> None:
+    """By a service or alone, whatever subject; the person's other tokens, and those without an id, are taken."""
+    app = Grant(frozenset({"*"}), frozenset({"reader"}))
+    stolen = Person("li.wei", "demo", frozenset({"reader"}), frozenset(), "t-1")
+    for peer in (None, "caller/x/app"):
+        known = Known()
+        with pytest.raises(NotAllowed, match="token is denied"):
+            _with_person(stolen, denied_tokens=("t-1",), app=app).admit(ASK, peer, BEARER, known)
+        assert known == Known("li.wei", "demo", "t-1")
+    for token in ("t-2", ""):
+        found = _with_person(replace(stolen, token=token), denied_tokens=("t-1",), app=app).admit(ASK, None, BEARER)
+        assert found.token == token
 
 
 def test_what_is_the_operators_is_for_its_admins_alone() -> None:

@@ -71,6 +71,7 @@ def test_a_whole_policy_is_read() -> None:
                 "operator_tenant": "ops",
                 "denied": ["caller/x/old"],
                 "denied_people": ["li.wei", "auth0|5f7c", "张 三"],
+                "denied_tokens": ["5f0c", "a b"],
                 "callers": {
                     "caller/x/app": {"tenants": ["a"], "roles": ["reader"], "groups": ["g"], "people_only": True},
                     "caller/x/batch": {"tenants": ["a"], "roles": ["editor"], "quotas": {"questions_per_minute": 3}},
@@ -82,6 +83,7 @@ def test_a_whole_policy_is_read() -> None:
     assert policy.operator_tenant == "ops"
     assert policy.denied == {"caller/x/old"}
     assert policy.denied_people == {"li.wei", "auth0|5f7c", "张 三"}
+    assert policy.denied_tokens == {"5f0c", "a b"}
     app, batch = policy.callers["caller/x/app"], policy.callers["caller/x/batch"]
     assert (app.groups, app.people_only) == ({"g"}, True)
     assert (batch.groups, batch.quotas.questions_per_minute) == (frozenset(), 3)
@@ -108,6 +110,8 @@ def test_a_whole_policy_is_read() -> None:
         (b'{"callers": {}, "denied_people": [""]}', "denied_people.0"),
         (b'{"callers": {}, "denied_people": ["li.wei "]}', "denied_people.* no subject"),
         (b'{"callers": {}, "denied_people": ["li\\u0000wei"]}', "denied_people.* no subject"),
+        (b'{"callers": {}, "denied_tokens": [7]}', "denied_tokens.0"),
+        (b'{"callers": {}, "denied_tokens": [" t"]}', "denied_tokens.* no id of a token"),
         (b"[" * 100_000, "Invalid JSON"),
         (b'{"callers": {}, "operator_tenant": ' + b"9" * 10_000 + b"}", "Invalid JSON"),
         (b'{"callers": {}, "tenants": {"a": {"quotas": {"documents": -1}}}}', "documents"),
@@ -135,6 +139,7 @@ _GOOD = json.dumps(
         "operator_tenant": "ops",
         "denied": ["caller/x/old", "weaviate"],
         "denied_people": ["li.wei"],
+        "denied_tokens": ["5f0c1d9a"],
         "callers": {"caller/x/app": {"tenants": ["a"], "roles": ["reader"], "groups": ["g"], "quotas": {"documents": 5}}},
         "tenants": {"*": {"quotas": {"tokens_per_day": 1000}}},
     }

@@ -75,6 +75,8 @@ NOW = int(time.time())
         ({"iss": "https://evil.example"}, TokenInvalid, "issuer"),
         ({"iss": None}, TokenInvalid, "lacks the claim iss"),
         ({"sub": None}, TokenInvalid, "claim sub"),
+        ({"jti": "x" * 257}, TokenInvalid, "claim jti"),
+        ({"jti": "a\nb"}, TokenInvalid, "claim jti"),
         ({"tenant": None}, TokenInvalid, "claim tenant"),
         ({"tenant": "*"}, TokenInvalid, "claim tenant"),
         ({"tenant": ["a", "b"]}, TokenInvalid, "claim tenant"),
@@ -253,7 +255,7 @@ _JSON = st.recursive(
 )
 
 
-@given(st.sampled_from(["sub", "tenant", "roles", "groups", "exp", "nbf", "iat", "aud", "iss"]), _JSON)
+@given(st.sampled_from(["sub", "tenant", "roles", "groups", "exp", "nbf", "iat", "aud", "iss", "jti"]), _JSON)
 @settings(max_examples=500, deadline=None)
 def test_no_signed_claim_breaks_the_reader(name: str, value: object) -> None:
     """An identity provider may write anything: a person in the end, or an invalid token."""

@@ -58,6 +58,7 @@ def _facts(policy: Policy) -> dict[str, object]:
         "operator_tenant": policy.operator_tenant,
         "denied": sorted(policy.denied),
         "denied_people": sorted(policy.denied_people),
+        "denied_tokens": sorted(policy.denied_tokens),
         "callers": {name: _grant(grant) for name, grant in policy.callers.items()},
         "tenants": sorted(policy.tenants),
     }
@@ -86,6 +87,7 @@ def _show(output: Output, path: Path, policy: Policy) -> None:
     facts: dict[str, Iterable[str]] = {
         "denied": policy.denied,
         "people denied": policy.denied_people,
+        "tokens denied": policy.denied_tokens,
         "operator": [policy.operator_tenant] if policy.operator_tenant else [],
         "tenants with quotas": policy.tenants,
     }

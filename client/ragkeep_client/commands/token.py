@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import re
 import time
+import uuid
 from enum import StrEnum
 from typing import Annotated
 
@@ -50,12 +51,12 @@ def token(
         raise output.fail(error.reason, error.message) from None
     now = int(time.time())
     roles = [one.value for one in role or [Role.READER]]
-    claims = {"iss": TOKEN_ISSUER, "aud": TOKEN_AUDIENCE, "iat": now, "exp": now + seconds}
+    claims = {"iss": TOKEN_ISSUER, "aud": TOKEN_AUDIENCE, "iat": now, "exp": now + seconds, "jti": uuid.uuid4().hex}
     about = {"sub": subject, "tenant": tenant, "roles": roles, "groups": group or []}
     made = jwt.encode({**claims, **about}, secret, algorithm="HS256")
     until = dt.datetime.fromtimestamp(now + seconds, dt.UTC)
     if as_json:
-        output.line("token", {"token": made, **about, "expires": until.isoformat()})
+        output.line("token", {"token": made, **about, "id": claims["jti"], "expires": until.isoformat()})
         return
     typer.echo(made)
     member = f"in the groups {', '.join(group)}" if group else "in no group"

@@ -152,6 +152,7 @@ def who() -> dict[str, Any]:
     current = call()
     facts = {
         "subject": current.subject,
+        "token": current.token,
         "tenant": current.tenant,
         "peer": current.peer,
         "roles": sorted(current.roles),

@@ -54,6 +54,7 @@ class Refusals:
             return
         facts = {
             "subject": refusal.subject,
+            "token": refusal.token,
             "tenant": refusal.tenant,
             "peer": refusal.peer,
             "method": refusal.method[:_METHOD],
