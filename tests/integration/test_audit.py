@@ -29,7 +29,7 @@ from ragkeep_runtime.edge import REQUEST_ID_KEY
 from ragkeep_runtime.errors import RagkeepError, from_rpc_error
 from tests.stack import Stack
 from tests.tickets import SAMPLE, ticket
-from tests.waiting import until_true
+from tests.waiting import events_of, until_true
 
 pytestmark = [pytest.mark.engine("e5"), pytest.mark.engine("sqlite"), pytest.mark.engine("quote")]
 TENANT = ("ragkeep-tenant", "audited")
@@ -379,6 +379,21 @@ async def test_kill_9_under_load_loses_no_answered_question(own: Stack) -> None:
     assert verdict.repaired
     assert verdict.heads >= 5
     assert len([line for line in lines(own) if line["kind"] == "started"]) == 6
+    assert "audit_lines_gone" not in own.log("gateway")
+
+
+async def test_a_tail_that_was_cut_while_the_gateway_was_down_is_told_at_its_start(own: Stack) -> None:
+    """It serves; the error is in its log, and on record."""
+    own.start()
+    own.processes["gateway"].terminate()  # with a head of what stands there
+    own.processes["gateway"].wait()
+    file = day_files(own.audit / "gateway-0")[-1]
+    last = json.loads(file.read_bytes().splitlines()[-1])["seq"]
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
+    own.start("gateway")
+    (told,) = events_of(own.log("gateway"), "audit_lines_gone")
+    assert (told["level"], told["what"], told["head"]) == ("error", "lines missing", last)
+    assert [(line["what"], line["head"]) for line in lines(own) if line["kind"] == "repaired"] == [("lines missing", last)]
 
 
 async def test_without_a_folder_nothing_is_recorded_and_that_is_said(own: Stack) -> None:

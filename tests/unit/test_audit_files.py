@@ -277,6 +277,50 @@ def test_a_head_that_was_not_written_whole_does_not_spoil_the_others(tmp_path: P
     assert proven(tmp_path).heads == 3
 
 
+def gone(folder: Path) -> list[tuple[object, ...]]:
+    """What a start finds missing."""
+    files, repaired = opened(folder, Clock(dt.datetime(2026, 11, 25, 1, tzinfo=dt.UTC)))
+    files.append([*repaired, {"kind": "started", "key": KEYS.name}])
+    files.head()
+    files.close()
+    return [(one["what"], one["file"], one["head"]) for one in repaired]
+
+
+@pytest.mark.parametrize("deed", ["a line", "a file", "the folder"])
+def test_lines_that_went_while_nobody_wrote_are_told_at_the_start(tmp_path: Path, deed: str) -> None:
+    """Once, on record; the log goes on, and verify names the place."""
+    write(tmp_path)
+    last = day_files(tmp_path / "gateway-0")[-1]
+    if deed == "a line":
+        last.write_bytes(b"".join(last.read_bytes().splitlines(keepends=True)[:-1]))
+    elif deed == "a file":
+        last.unlink()
+    else:
+        shutil.rmtree(tmp_path / "gateway-0")
+    assert gone(tmp_path) == [("lines missing", "2026-11-25.jsonl", 30)]
+    assert gone(tmp_path) == []
+    assert [line["what"] for line in lines(tmp_path) if line["kind"] == "repaired"] == ["lines missing"]
+    assert proven(tmp_path).fault is not None
+
+
+def test_lines_that_were_changed_while_nobody_wrote_are_told_at_the_start(tmp_path: Path) -> None:
+    """Though there are as many as before, and the last one is as it was."""
+    write(tmp_path)
+    last = day_files(tmp_path / "gateway-0")[-1]
+    last.write_bytes(last.read_bytes().replace(b"T-20", b"T-99"))
+    assert gone(tmp_path) == [("lines changed", "2026-11-25.jsonl", 30)]
+    assert gone(tmp_path) == []
+
+
+def test_heads_that_are_none_keep_nobody_from_starting(tmp_path: Path) -> None:
+    """Nothing can be told from them; a log that nobody touched says nothing."""
+    write(tmp_path)
+    assert gone(tmp_path) == []
+    for path in (tmp_path / "heads" / "gateway-0").iterdir():
+        path.write_bytes(b"junk\n")
+    assert gone(tmp_path) == []
+
+
 def test_the_log_of_another_replica_is_not_taken_for_ones_own(tmp_path: Path) -> None:
     """A folder that was copied under another name does not verify."""
     write(tmp_path)

@@ -168,10 +168,31 @@ class AuditFiles:
             cuts = self.folder / CUTS
             if cuts.exists() and (found := read_heads(cuts)):
                 self._sequence, self._mac = found[-1].sequence, bytes.fromhex(found[-1].mac)
+        repaired += self._missed()
         self._day = paths[-1].stem if paths else ""
         if self._day:
             self._open_file(self._day)
         return repaired
+
+    def _missed(self) -> list[dict[str, Any]]:
+        """What the last head tells and the log does not: lines that went, or were changed, while nobody wrote here."""
+        try:
+            heads = (
+                head for path in sorted(self.heads.glob(f"*{HEADS_SUFFIX}"), reverse=True) for head in read_heads(path)[::-1]
+            )
+            head = next((one for one in heads if one.replica == self._replica), None)
+        except ValueError:
+            return []  # no heads: verify says so
+        if head is None:
+            return []
+        path = self.folder / Path(head.file).name
+        if head.sequence > self._sequence:
+            what = "lines missing"
+        elif path.exists() and _digest_of(path, head.size) != head.sha256:
+            what = "lines changed"
+        else:
+            return []
+        return [{"kind": "repaired", "what": what, "file": path.name, "head": head.sequence}]
 
     def _repair(self, path: Path) -> dict[str, Any] | None:
         """Cuts off what is behind the last whole line and keeps it beside."""

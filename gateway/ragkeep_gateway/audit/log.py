@@ -73,6 +73,8 @@ class AuditLog:
         await self._in_thread(self.files.append, events)
         for one in repaired:
             log.warning("audit_repaired", what=one["what"], file=one["file"])
+            if "head" in one:
+                log.error("audit_lines_gone", what=one["what"], head=one["head"], way_out="ragkeep audit verify names the line")
         self._writing = asyncio.create_task(self._write_all())
         self._keeping = asyncio.create_task(self._keep_house())
 
