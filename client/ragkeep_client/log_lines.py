@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -128,9 +128,9 @@ class Follower:
 
 
 def clock(timestamp: str) -> str:
-    """The local time of a line; as it was written where that is no time."""
+    """The time of a line in UTC, as audit lines and traces have it; as it was written where that is no time."""
     try:
-        return datetime.fromisoformat(timestamp).astimezone().strftime("%m-%d %H:%M:%S.%f")[:-3]
+        return f"{datetime.fromisoformat(timestamp).astimezone(UTC):%m-%d %H:%M:%S.%f}"[:-3] + "Z"
     except ValueError:
         return timestamp
 
