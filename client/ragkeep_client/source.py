@@ -130,7 +130,7 @@ def _sources(path: Path, format_: str | None) -> Iterator[Source]:
         if format_ is None:
             raise UnreadableFile("FORMAT_UNKNOWN", "Standard input has no suffix: say --format csv, tsv or jsonl.")
         yield Source(None, format_)
-    elif path.is_dir():
+    elif _is_folder(path):
         inside = list(_walk(path))
         if not inside:
             known = ", ".join(SUFFIXES)
@@ -146,6 +146,13 @@ def _sources(path: Path, format_: str | None) -> Iterator[Source]:
                 f"{shown_path(path)} does not end in {', '.join(SUFFIXES)}: say --format csv, tsv or jsonl.",
             )
         yield Source(path, known_format)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # a folder above it is closed, or the name is too long
+        raise unreadable(shown_path(path), error) from None
 
 
 def _walk(folder: Path) -> Iterator[Source]:

@@ -86,20 +86,25 @@ def nobody() -> Iterator[None]:
             os.seteuid(0)
 
 
-def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
-    """And a folder, whose other files would else be thought to be all."""
+def test_a_file_without_read_permission_is_refused(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """And a folder, whose other files would else be thought to be all; and what lies in one."""
     file, folder = tmp_path / "closed.csv", tmp_path / "closed"
     file.touch()
     folder.mkdir()
-    for path in tmp_path.parents:
-        if path.stat().st_uid == os.geteuid() and path != path.parent and "pytest" in str(path):
+    run = tmp_path_factory.getbasetemp()
+    for path in (run, *run.parents):
+        if path.stat().st_uid == os.geteuid() and (path == run or "pytest" in path.name):
             path.chmod(path.stat().st_mode | 0o755)
     tmp_path.chmod(0o755)
     file.chmod(0)
     folder.chmod(0)
     try:
         with nobody():
-            for attempt in (lambda: Source(file, "csv").open(), lambda: find_sources([folder], None)):
+            for attempt in (
+                lambda: Source(file, "csv").open(),
+                lambda: find_sources([folder], None),
+                lambda: find_sources([folder / "inside"], None),
+            ):
                 with pytest.raises(UnreadableFile, match="Permission denied") as refused:
                     attempt()
                 assert refused.value.reason == "FILE_UNREADABLE"
