@@ -96,13 +96,14 @@ build_ollama() {
   # Without -march=native the engine has no SIMD and is 5 to 7 times slower. Where the processor has AMX, ggml would call
   # sources that Ollama's packages for Go do not hold.
   local optimize='-O3 -march=native'
-  [[ $(uname -m) != x86_64 ]] || optimize+=' -mno-amx-tile -mno-amx-int8 -mno-amx-bf16'
+  ! grep -qw amx_tile /proc/cpuinfo 2>/dev/null || optimize+=' -mno-amx-tile -mno-amx-int8 -mno-amx-bf16'
   CGO_ENABLED=1 CGO_CFLAGS=$optimize CGO_CXXFLAGS=$optimize CGO_CPPFLAGS="$include" \
     go install -ldflags "-s -w -X github.com/ollama/ollama/version.Version=$OLLAMA_VERSION" \
     "github.com/ollama/ollama@v$OLLAMA_VERSION" 2>"$tmp/ollama.log" || {
     tail -20 "$tmp/ollama.log" >&2
     die "Ollama could not be built"
   }
+  rm -f "$cache"/done/ollama-*  # of another processor: there is one binary
   mv "$tmp/gobin/ollama" "$bin/ollama"
 }
 

@@ -1,7 +1,8 @@
 """Runs the tests that failed last once more, alone in a new session: a few among thousands, on machines that others share.
 
 What passes then is written to .pytest_cache/second-look, for `.ci/run` to tell last: such a test found something that happens
-seldom, and is often right. There is no second look where many failed, nor where a secret was found in an output.
+seldom, and is often right. There is no second look where many failed, where the session did not run to its end, or where a
+secret was found in an output.
 Usage: second_look.py PATH ... (those of the first run)
 """
 
@@ -11,32 +12,34 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 MOST = 3
 _CACHE = Path(".pytest_cache")
 
 
+def kept(cache: Path, name: str) -> Any:
+    """What the last session left under that name; None: nothing."""
+    try:
+        return json.loads((cache / "v" / name).read_text())
+    except FileNotFoundError:
+        return None
+
+
 def failed(cache: Path) -> list[str]:
-    """The tests that failed last, by their ids; empty where none did or none ran."""
-    try:
-        return sorted(json.loads((cache / "v/cache/lastfailed").read_text()))
-    except FileNotFoundError:
-        return []
-
-
-def leaked(cache: Path) -> bool:
-    """Whether the last session found a planted secret (`tests/leaks.py`)."""
-    try:
-        return bool(json.loads((cache / "v/ragkeep/leaked").read_text()))
-    except FileNotFoundError:
-        return False
+    """The tests that failed last, by their ids."""
+    return sorted(kept(cache, "cache/lastfailed") or ())
 
 
 def refusal(cache: Path) -> str:
     """Why there is no second look; empty where there is one."""
-    if leaked(cache):
+    session = kept(cache, "ragkeep/session")  # tests/leaks.py writes it, last of all
+    if session is None or session["exit"] != 1:
+        return "the tests did not run to their end"
+    if session["leaked"]:
         return "a secret was found in an output"
-    if not (tests := failed(cache)):
+    tests = failed(cache)
+    if not tests or not all("::" in test for test in tests):
         return "it was no test that failed"
     return f"{len(tests)} tests failed, more than {MOST}" if len(tests) > MOST else ""
 

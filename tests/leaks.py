@@ -106,15 +106,16 @@ _RESULT: list[Found] = []
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """After the last fixture has ended its processes."""
     factory = getattr(session.config, "_tmp_path_factory", None)
-    if session.config.option.collectonly or factory is None or factory._basetemp is None:
-        return  # nothing ran that could have written
-    found = search(factory.getbasetemp())
-    _RESULT.append(found)
-    cache = getattr(session.config, "cache", None)
-    if cache is not None:
-        cache.set("ragkeep/leaked", len(found.hits))  # scripts/second_look.py reads it
-    if found.hits:
+    if session.config.option.collectonly:
+        return
+    if factory is not None and factory._basetemp is not None:  # else nothing ran that could have written
+        _RESULT.append(search(factory.getbasetemp()))
+    leaked = any(found.hits for found in _RESULT)
+    if leaked:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    cache = getattr(session.config, "cache", None)
+    if cache is not None:  # scripts/second_look.py reads it
+        cache.set("ragkeep/session", {"exit": int(session.exitstatus), "leaked": leaked})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

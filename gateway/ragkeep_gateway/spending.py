@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import UTC, timedelta
 
 from ragkeep.gateway.v1 import gateway_pb2
-from ragkeep_gateway.audit.files import now, stamp
+from ragkeep_gateway.audit.files import now
 from ragkeep_gateway.audit.log import AuditLog
 from ragkeep_gateway.audit.reading import Wanted, past
 from ragkeep_gateway.audit.record import Asking
@@ -61,17 +63,23 @@ async def take_up(quotas: QuotaKeeper, log: AuditLog | None) -> None:
     """Counts what this replica's answers took today before it started, as its audit log tells. Raises OSError."""
     if log is None:
         return
-    today = Wanted(since=stamp(now())[:10], kinds=frozenset({"finished"}), rpc="Ask")
-    until = log.files.until
+    until = await log.until()
+    today = now().astimezone(UTC).date()
+    wanted = Wanted(
+        since=today.isoformat(),
+        before=(today + timedelta(days=1)).isoformat(),
+        kinds=frozenset({"finished"}),
+        rpc="Ask",
+    )
 
-    def spent() -> list[tuple[str, str, int]]:
-        lines = [entry.facts for entry in past(log.files.folder, today, until)]
-        return [(str(line.get("tenant", "")), str(line.get("peer", "")), _tokens(line)) for line in lines]
+    def spent() -> Counter[tuple[str, str]]:
+        found: Counter[tuple[str, str]] = Counter()
+        for entry in past(log.files.folder, wanted, until):
+            tenant, peer, tokens = (entry.facts.get(name) for name in ("tenant", "peer", "tokens"))
+            # Lines of earlier versions have no tokens; nobody has proven these lines.
+            if type(tokens) is int and tokens > 0:
+                found[tenant if isinstance(tenant, str) else "", peer if isinstance(peer, str) else ""] += tokens
+        return found
 
-    for tenant, peer, tokens in await asyncio.to_thread(spent):
+    for (tenant, peer), tokens in (await asyncio.to_thread(spent)).items():
         quotas.take_up(tenant, peer, tokens)
-
-
-def _tokens(line: dict[str, object]) -> int:
-    found = line.get("tokens")  # lines of earlier versions have none
-    return found if isinstance(found, int) else 0

@@ -12,8 +12,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ragkeep_gateway.audit.files import AuditFiles
+from ragkeep_runtime.audit.heads import HEADS_SUFFIX
 from ragkeep_runtime.audit.verify import Wrong, day_files, verify
 from tests.unit.test_audit_chain import KEYS, SIGNING, Clock, proven, write
 
@@ -316,9 +318,39 @@ def test_heads_that_are_none_keep_nobody_from_starting(tmp_path: Path) -> None:
     """Nothing can be told from them; a log that nobody touched says nothing."""
     write(tmp_path)
     assert gone(tmp_path) == []
-    for path in (tmp_path / "heads" / "gateway-0").iterdir():
-        path.write_bytes(b"junk\n")
+    heads = tmp_path / "heads" / "gateway-0"
+    (heads / f"9998-01-01{HEADS_SUFFIX}").mkdir()
+    (heads / f"9999-01-01{HEADS_SUFFIX}").symlink_to("nowhere")
+    for path in heads.glob("2026*"):
+        path.write_bytes(b"junk\n[]\n" + b"[" * 100_000)
     assert gone(tmp_path) == []
+
+
+def test_heads_that_are_not_ours_or_older_neither_alarm_nor_silence(tmp_path: Path) -> None:
+    """Who can only add to the folder of heads: one that nobody signed, one of a file elsewhere, an old one in a later file."""
+    write(tmp_path, head_every=7)
+    heads = tmp_path / "heads" / "gateway-0"
+    old = next(heads.glob("2026-11-24*")).read_bytes().splitlines(keepends=True)[0]
+    later = {"sequence": 10**9, "time": "2027-01-01T00:00:00.000000Z"}
+    (heads / f"2027-01-01{HEADS_SUFFIX}").write_bytes(json.dumps(json.loads(old) | later).encode() + b"\n")
+    (heads / f"2027-01-02{HEADS_SUFFIX}").write_bytes(old)
+    files, repaired = opened(tmp_path)
+    files.close()
+    assert repaired == []
+    last = day_files(tmp_path / "gateway-0")[-1]
+    last.write_bytes(b"".join(last.read_bytes().splitlines(keepends=True)[:-1]))
+    assert gone(tmp_path) == [("lines missing", "2026-11-25.jsonl", 30)]
+
+
+def test_a_head_that_an_earlier_key_signed_still_tells(tmp_path: Path) -> None:
+    """The signing key was replaced while lines went."""
+    write(tmp_path)
+    day_files(tmp_path / "gateway-0")[-1].unlink()
+    heads, signing = tmp_path / "heads", Ed25519PrivateKey.generate()
+    for signers, told in (((), []), ((SIGNING.public_key(),), ["lines missing"])):
+        files = AuditFiles(tmp_path, "gateway-0", KEYS.lines, signing, heads=heads, earlier_signers=signers, clock=Clock())
+        assert [one["what"] for one in files.open()] == told
+        files.close()
 
 
 def test_the_log_of_another_replica_is_not_taken_for_ones_own(tmp_path: Path) -> None:

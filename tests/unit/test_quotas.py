@@ -55,7 +55,7 @@ def refused(quotas: QuotaKeeper, count: int = 1, call: Call | None = None) -> Qu
     return found.value
 
 
-async def test_a_days_tokens_are_taken_up_from_the_audit_log(tmp_path: Path) -> None:
+async def test_a_days_tokens_are_taken_up_from_the_audit_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of today, of answers, for the tenant and for the caller; lines of an earlier version count nothing."""
     today, keys = datetime.now(UTC), Keys.of(b"k" * 32)
     clock = [today - timedelta(days=1)]
@@ -64,8 +64,13 @@ async def test_a_days_tokens_are_taken_up_from_the_audit_log(tmp_path: Path) -> 
     answer = {"kind": "finished", "method": "/ragkeep.gateway.v1.RagService/Ask", "tenant": "clinic", "tokens": 30}
     files.append([answer | {"tokens": 500}])
     clock[0] = today
-    files.append([answer, answer | {"peer": "caller/x/app", "tenant": "ward"}, answer | {"tokens": None}])
+    files.append([answer, answer | {"peer": "caller/x/app", "tenant": "ward"}])
+    files.append([answer | {"tokens": odd} for odd in (None, True, -1000, "5", 2.5)])
+    files.append([answer | {"tenant": odd, "tokens": 5} for odd in (None, ["clinic"], 7)])
     files.append([answer | {"kind": "asked"}, answer | {"method": "/ragkeep.gateway.v1.RagService/Search"}])
+    clock[0] = today + timedelta(days=1)  # a clock that was ahead once
+    files.append([answer | {"tokens": 500}])
+    monkeypatch.setattr("ragkeep_gateway.spending.now", lambda: today)
     quotas = keeper(Clock(), tenants={"clinic": Quotas(tokens_per_day=31), "ward": Quotas(tokens_per_day=30)})
     quotas._clock = today.timestamp
     await take_up(quotas, AuditLog(files, keys))

@@ -9,15 +9,16 @@ import contextlib
 import datetime as dt
 import fcntl
 import hashlib
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ragkeep_runtime.audit.chain import BEGINNING, LineDamaged, read_line, write_line
-from ragkeep_runtime.audit.heads import CUTS, HEADS_SUFFIX, Head, read_heads, signed
+from ragkeep_runtime.audit.heads import CUTS, HEADS_SUFFIX, Head, head_of, read_heads, signed
 from ragkeep_runtime.audit.verify import SUFFIX, Until, day_files
 
 _sync = getattr(os, "fdatasync", os.fsync)
@@ -45,11 +46,13 @@ class AuditFiles:
         signing: Ed25519PrivateKey,
         *,
         heads: Path | None = None,
+        earlier_signers: Sequence[Ed25519PublicKey] = (),  # keys that were replaced
         clock: Callable[[], dt.datetime] = now,
     ) -> None:
         self.folder = folder / replica
         self.heads = (heads or folder) / replica
         self._replica, self._key, self.signing, self._clock = replica, key, signing, clock
+        self._signers = (signing.public_key(), *earlier_signers)
         self._lock = self._file = -1
         self._day, self._size, self._digest = "", 0, hashlib.sha256()
         self._sequence, self._mac = 0, BEGINNING
@@ -177,22 +180,33 @@ class AuditFiles:
     def _missed(self) -> list[dict[str, Any]]:
         """What the last head tells and the log does not: lines that went, or were changed, while nobody wrote here."""
         try:
-            heads = (
-                head for path in sorted(self.heads.glob(f"*{HEADS_SUFFIX}"), reverse=True) for head in read_heads(path)[::-1]
-            )
-            head = next((one for one in heads if one.replica == self._replica), None)
-        except ValueError:
-            return []  # no heads: verify says so
-        if head is None:
-            return []
-        path = self.folder / Path(head.file).name
-        if head.sequence > self._sequence:
-            what = "lines missing"
-        elif path.exists() and _digest_of(path, head.size) != head.sha256:
-            what = "lines changed"
-        else:
-            return []
-        return [{"kind": "repaired", "what": what, "file": path.name, "head": head.sequence}]
+            head = self._newest_head()
+            path = self.folder / head.file if head else None
+            if head is None or path is None or Path(head.file).name != head.file or not head.file.endswith(SUFFIX):
+                return []
+            if head.sequence > self._sequence:
+                what = "lines missing"
+            elif path.is_file() and _digest_of(path, head.size) != head.sha256:
+                what = "lines changed"
+            else:
+                return []
+        except OSError:
+            return []  # heads that cannot be read keep nobody from serving; they are told when the next one is kept
+        return [{"kind": "repaired", "what": what, "file": head.file, "head": head.sequence}]
+
+    def _newest_head(self) -> Head | None:
+        """By the time when it was said: an old one in a later file, or one that we did not sign, is not taken for it."""
+        newest: Head | None = None
+        for path in sorted(self.heads.glob(f"*{HEADS_SUFFIX}"), reverse=True):
+            if newest is not None and path.name[:10] < newest.time[:10]:
+                break  # days before: nothing newer is there
+            for head in sorted(_heads_of(path), key=lambda one: one.time, reverse=True):
+                if newest is not None and head.time <= newest.time:
+                    break
+                if head.replica == self._replica and not head.cut and head.is_signed_by(self._signers):
+                    newest = head
+                    break
+        return newest
 
     def _repair(self, path: Path) -> dict[str, Any] | None:
         """Cuts off what is behind the last whole line and keeps it beside."""
@@ -259,6 +273,13 @@ class AuditFiles:
             with contextlib.suppress(OSError):
                 os.close(self._file)
         self._file = -1
+
+
+def _heads_of(path: Path) -> Iterator[Head]:
+    """Those of a file; what is none is passed over."""
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError, RecursionError):
+            yield head_of(json.loads(line))
 
 
 def _whole(path: Path) -> int:

@@ -41,8 +41,15 @@ async def open_audit(settings: Settings, server: Server) -> Audit:
         if settings.audit_signing_key is not None
         else Ed25519PrivateKey.from_private_bytes(keys.signing)
     )
-    files = AuditFiles(settings.audit_folder, replica_of(settings), keys.lines, signing, heads=settings.audit_heads)
     earlier = earlier_keys(settings.audit_earlier_keys, derived=settings.audit_signing_key is None)
+    files = AuditFiles(
+        settings.audit_folder,
+        replica_of(settings),
+        keys.lines,
+        signing,
+        heads=settings.audit_heads,
+        earlier_signers=earlier.signers,
+    )
     if keys.name in earlier.lines:
         raise ValueError("RAGKEEP_AUDIT_KEY is one of RAGKEEP_AUDIT_EARLIER_KEYS: a key that was replaced writes no more lines")
     found = AuditLog(

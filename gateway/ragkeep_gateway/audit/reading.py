@@ -46,7 +46,8 @@ class Wanted:
     def needles(self) -> list[bytes]:
         """What a line that fits must hold, so that others need not be parsed."""
         texts = [text for text in (self.subject, self.tenant or "", self.request_id, self.document_id) if text]
-        return [json.dumps(text, ensure_ascii=False).encode("utf-8", "replace") for text in texts]
+        needles = [json.dumps(text, ensure_ascii=False).encode("utf-8", "replace") for text in texts]
+        return [*needles, f'/{self.rpc}"'.encode()] if self.rpc.isalpha() else needles
 
 
 def _ids(facts: dict[str, Any], name: str) -> list[Any]:
