@@ -321,6 +321,11 @@ def test_heads_that_are_none_keep_nobody_from_starting(tmp_path: Path) -> None:
     heads = tmp_path / "heads" / "gateway-0"
     (heads / f"9998-01-01{HEADS_SUFFIX}").mkdir()
     (heads / f"9999-01-01{HEADS_SUFFIX}").symlink_to("nowhere")
+    assert gone(tmp_path) == []
+    failing = heads / f"9999-01-02{HEADS_SUFFIX}"
+    failing.symlink_to("/proc/self/mem")  # a file that is there, and whose reading fails
+    assert gone(tmp_path) == []
+    failing.unlink()
     for path in heads.glob("2026*"):
         path.write_bytes(b"junk\n[]\n" + b"[" * 100_000)
     assert gone(tmp_path) == []
